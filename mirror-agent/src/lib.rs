@@ -1,0 +1,3 @@
+//! The mirroring agent's library.
+
+pub mod cli;
