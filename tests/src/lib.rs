@@ -1,1 +1,38 @@
-//! End-to-end tests.
+//! What the end-to-end tests are made of: hosts, links, traffic, and a sensor to compare bytes at.
+//!
+//! Every test makes its own hosts (network namespaces), runs the real `mirror-agent` in them and looks at
+//! what arrives. Nothing leaves the machine. The tests need root, and Debian's `iproute2 iputils-ping
+//! tcpdump tshark ethtool bpftool curl python3 python3-scapy util-linux`.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`host`], [`link`], [`lab`] | namespaces, veth pairs, the usual client - router - sensor |
+//! | [`frames`], [`generator`] | frames that a receiver can make again from their number, and their sender |
+//! | [`sensor`], [`check`] | the receiving end, and the comparison of what it got |
+//! | [`agent`], [`report`] | the program under test, and its JSON report |
+//! | [`capture`], [`pcap`], [`tshark`], [`tap`] | other people's eyes on the same traffic |
+//! | [`bpf`] | another program's TCX hook, to live beside |
+//! | [`lock`], [`scratch`], [`command`] | one load test at a time, scratch folders, commands that must succeed |
+
+// A helper that fails has to fail the test that called it, at once and with what went wrong.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test helpers fail by panicking")]
+
+pub mod agent;
+pub mod bpf;
+pub mod capture;
+pub mod check;
+pub mod command;
+pub mod frames;
+pub mod generator;
+pub mod host;
+pub mod lab;
+pub mod link;
+pub mod lock;
+pub mod packet_socket;
+pub mod pcap;
+pub mod report;
+pub mod scratch;
+pub mod sensor;
+pub mod tap;
+pub mod tshark;
+pub mod vxlan;

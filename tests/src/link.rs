@@ -1,0 +1,69 @@
+//! Links between hosts: veth pairs, with settled MACs, addresses and offloads.
+
+use crate::host::Host;
+
+/// Connects two hosts. Both ends are up, with no address.
+///
+/// # Panics
+/// Where the pair cannot be made.
+pub fn veth(a: &Host, a_iface: &str, b: &Host, b_iface: &str) {
+    a.ip(&format!("link add {a_iface} type veth peer name {b_iface} netns {}", b.name()));
+    a.ip(&format!("link set {a_iface} up"));
+    b.ip(&format!("link set {b_iface} up"));
+}
+
+/// As [`veth`], where `a`'s end gets the interface index `index`: one that no other host on the machine
+/// has, so that it can be found in machine-wide lists (`bpftool link`).
+///
+/// # Panics
+/// Where the pair cannot be made.
+pub fn veth_with_index(a: &Host, a_iface: &str, index: u32, b: &Host, b_iface: &str) {
+    a.ip(&format!("link add {a_iface} index {index} type veth peer name {b_iface} netns {}", b.name()));
+    a.ip(&format!("link set {a_iface} up"));
+    b.ip(&format!("link set {b_iface} up"));
+}
+
+impl Host {
+    /// Adds an address with its prefix length. IPv6 without duplicate-address detection.
+    ///
+    /// # Panics
+    /// Where the kernel refuses it.
+    pub fn address(&self, iface: &str, address: &str) {
+        let no_dad = if address.contains(':') { "nodad" } else { "" };
+        self.ip(&format!("address add {address} dev {iface} {no_dad}"));
+    }
+
+    /// Sets an interface's MAC.
+    ///
+    /// # Panics
+    /// Where the kernel refuses it.
+    pub fn mac(&self, iface: &str, mac: &str) {
+        self.ip(&format!("link set {iface} address {mac}"));
+    }
+
+    /// Sets an interface's MTU.
+    ///
+    /// # Panics
+    /// Where the kernel refuses it.
+    pub fn mtu(&self, iface: &str, mtu: u32) {
+        self.ip(&format!("link set {iface} mtu {mtu}"));
+    }
+
+    /// Switches segmentation, GRO and checksum offloads off: every frame is then as on a real wire.
+    ///
+    /// # Panics
+    /// Where ethtool fails.
+    pub fn offloads_off(&self, iface: &str) {
+        self.run(&format!(
+            "ethtool -K {iface} tso off gso off gro off tx off rx off tx-udp-segmentation off"
+        ));
+    }
+
+    /// Switches the same offloads on.
+    ///
+    /// # Panics
+    /// Where ethtool fails.
+    pub fn offloads_on(&self, iface: &str) {
+        self.run(&format!("ethtool -K {iface} tx on rx on gso on tso on gro on tx-udp-segmentation on"));
+    }
+}

@@ -1,0 +1,118 @@
+//! The agent's JSON report, as the contract describes it (design, section 4).
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// One run of the agent.
+#[derive(Debug, Deserialize)]
+pub struct Report {
+    pub schema: u32,
+    pub mode: String,
+    pub hook: String,
+    pub encap: String,
+    pub duration_s: f64,
+    pub interfaces: Vec<Interface>,
+    pub frames: Ledger,
+    pub truncated: u64,
+    pub datagrams_sent: u64,
+    pub bytes_sent: u64,
+    pub send_errors: BTreeMap<String, u64>,
+    pub destinations: Vec<Destination>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Interface {
+    pub name: String,
+    pub seen: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Destination {
+    pub address: String,
+    pub datagrams: u64,
+    pub bytes: u64,
+}
+
+/// Where every frame went.
+#[derive(Debug, Deserialize)]
+pub struct Ledger {
+    pub seen: u64,
+    pub filtered: u64,
+    pub sampled_out: u64,
+    pub rate_limited: u64,
+    pub own: u64,
+    pub ring_full: u64,
+    pub copy_failed: u64,
+    pub too_big: u64,
+    pub send_failed: u64,
+    pub sent: u64,
+}
+
+impl Report {
+    /// The seen and the bytes of one interface.
+    ///
+    /// # Panics
+    /// Where the report does not name it.
+    #[must_use]
+    pub fn interface(&self, name: &str) -> &Interface {
+        self.interfaces
+            .iter()
+            .find(|interface| interface.name == name)
+            .unwrap_or_else(|| panic!("no {name} in {self:#?}"))
+    }
+
+    /// Checks everything that has to agree in a report, whatever happened in the run.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub fn check(&self) {
+        let Ledger {
+            seen,
+            filtered,
+            sampled_out,
+            rate_limited,
+            own,
+            ring_full,
+            copy_failed,
+            too_big,
+            send_failed,
+            sent,
+        } = self.frames;
+        let accounted = filtered
+            + sampled_out
+            + rate_limited
+            + own
+            + ring_full
+            + copy_failed
+            + too_big
+            + send_failed
+            + sent;
+        assert_eq!(seen, accounted, "the ledger does not balance: {:#?}", self.frames);
+        let by_interface: u64 = self.interfaces.iter().map(|interface| interface.seen).sum();
+        assert_eq!(by_interface, seen, "the interfaces' seen do not add up to the ledger's: {self:#?}");
+        let (datagrams, bytes) = self.destinations.iter().fold((0, 0), |(datagrams, bytes), destination| {
+            (datagrams + destination.datagrams, bytes + destination.bytes)
+        });
+        assert_eq!(datagrams, self.datagrams_sent, "the destinations' datagrams: {self:#?}");
+        assert_eq!(bytes, self.bytes_sent, "the destinations' bytes: {self:#?}");
+        assert!(self.truncated <= sent, "{self:#?}");
+        assert_eq!(self.schema, 1);
+        assert_eq!(self.mode, "ring");
+        assert_eq!(self.hook, "tc");
+        assert_eq!(self.encap, "vxlan");
+        assert!(self.duration_s > 0.0 && self.duration_s < 3600.0, "{self:#?}");
+    }
+}
+
+/// One run of the sink.
+#[derive(Debug, Deserialize)]
+pub struct SinkReport {
+    pub datagrams: u64,
+    pub frames: u64,
+    pub bytes: u64,
+    pub malformed: u64,
+    pub vnis: BTreeMap<String, u64>,
+    pub kernel_drops: u64,
+}
