@@ -9,9 +9,7 @@ use aya_build::{Package, Toolchain, build_ebpf};
 const TOOLCHAIN: &str = "1.95.0";
 
 fn main() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("mirror-agent has no parent folder")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("mirror-agent has no parent folder")?;
     println!("cargo:rerun-if-changed={}", root.join("mirror-common/src").display());
 
     // `cargo xtask setup` puts a bpf-linker that matches the compiler here; else one on the PATH serves.

@@ -1,7 +1,252 @@
 //! The command line, as the user typed it.
 
-use clap::Parser;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use mirror_common::vxlan;
+
+/// Copies the traffic of network interfaces to a sensor (Zeek, Suricata, a recorder) in VXLAN over UDP.
+///
+/// Every frame is accounted for: the report at the end says how many were seen, and what became of each.
 #[derive(Debug, Parser)]
-#[command(version, about)]
-pub struct Cli {}
+#[command(
+    name = "mirror-agent",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub struct Cli {
+    /// What to do instead of mirroring.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The main job.
+    #[command(flatten)]
+    pub mirror: MirrorArgs,
+    /// Say more on standard error; twice for every detail
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// What to do instead of mirroring.
+#[derive(Debug, Subcommand)]
+pub enum Command {}
+
+/// Options of the main job.
+#[derive(Debug, Args)]
+pub struct MirrorArgs {
+    /// Interface to mirror; repeatable
+    #[arg(short, long = "iface", value_name = "NAME", required = true)]
+    pub ifaces: Vec<String>,
+    /// Which way frames cross the interface
+    #[arg(long, value_enum, value_name = "WAY", default_value_t = Direction::Both)]
+    pub direction: Direction,
+    /// Sensor to send to: an IPv4 or IPv6 address or a name, and a UDP port
+    #[arg(short, long, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
+    pub dest: String,
+    /// VXLAN network identifier, 0 to 16777215
+    #[arg(long, value_name = "N", default_value_t = 4242, value_parser = clap::value_parser!(u32).range(0..=i64::from(vxlan::VNI_MAX)))]
+    pub vni: u32,
+    /// Write a capture (pcapng, nanoseconds) instead of sending; - is standard output
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["dest", "vni"])]
+    pub write: Option<PathBuf>,
+    /// Stop after N frames
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Stop after this long: 90s, 5m, 1h 30m
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub duration: Option<Duration>,
+    /// Print the counts so far on standard error, each time this long has passed
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub stats_interval: Option<Duration>,
+    /// Report at the end: text on standard error, json on standard output
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = ReportForm::Text)]
+    pub report: ReportForm,
+    /// Bytes of each ring between kernel and agent: a power of two, at least 128KiB; KiB, MiB and GiB are
+    /// understood
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = ring_size)]
+    pub ring_size: u32,
+    /// Processors for the sending threads, one thread and ring each: 0,2-3 [default: half of them, at most
+    /// 4, from the last]
+    #[arg(long, value_name = "LIST", value_parser = cpu_list)]
+    pub cpu: Option<CpuList>,
+    /// For tests: which of the kernel's two ways of attaching to use
+    #[arg(long, value_enum, default_value_t = Attach::Auto, hide = true)]
+    pub attach: Attach,
+}
+
+/// `--direction`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Direction {
+    /// What the host receives and what it sends
+    Both,
+    /// What the host receives
+    Ingress,
+    /// What the host sends
+    Egress,
+}
+
+/// `--report`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportForm {
+    /// For people, on standard error
+    Text,
+    /// One JSON object, on standard output
+    Json,
+}
+
+/// `--attach`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Attach {
+    /// TCX where the kernel has it, else a clsact filter.
+    Auto,
+    /// A bpf_link on the TCX hook, which the kernel removes when the agent is gone.
+    Tcx,
+    /// A filter under the clsact qdisc.
+    Clsact,
+}
+
+/// `--cpu`: processors in the order in which they were given.
+pub type CpuList = std::sync::Arc<[usize]>;
+
+/// Smallest ring: one record of the largest frame, and another one while that is sent.
+const RING_SIZE_MIN: u64 = 128 << 10;
+
+/// Largest ring: the kernel takes a size of 32 bits, and this is its last power of two but one.
+const RING_SIZE_MAX: u64 = 1 << 30;
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.is_zero() {
+        return Err("must be longer than nothing".into());
+    }
+    Ok(duration)
+}
+
+fn ring_size(text: &str) -> Result<u32, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "not a number of bytes".to_string())?;
+    let unit: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        other => return Err(format!("{other} is not a unit: use KiB, MiB or GiB")),
+    };
+    let bytes = number.saturating_mul(unit);
+    if !bytes.is_power_of_two() || !(RING_SIZE_MIN..=RING_SIZE_MAX).contains(&bytes) {
+        return Err("must be a power of two from 128KiB to 1GiB".into());
+    }
+    u32::try_from(bytes).map_err(|error| error.to_string())
+}
+
+fn cpu_list(text: &str) -> Result<CpuList, String> {
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let number = |text: &str| {
+            text.trim().parse::<usize>().map_err(|_| format!("{text:?} is not a processor's number"))
+        };
+        let (first, last) = match part.split_once('-') {
+            Some((first, last)) => (number(first)?, number(last)?),
+            None => (number(part)?, number(part)?),
+        };
+        if first > last || last > 4095 {
+            return Err(format!("{part:?} is not a range of processors"));
+        }
+        cpus.extend(first..=last);
+    }
+    let rings_max = mirror_common::record::RINGS_MAX;
+    if cpus.len() > rings_max {
+        return Err(format!("names {} processors, {rings_max} at most can be used", cpus.len()));
+    }
+    let mut sorted = cpus.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    if sorted.len() != cpus.len() {
+        return Err("names a processor twice".into());
+    }
+    Ok(cpus.into())
+}
+
+/// Takes `HOST`, `HOST:PORT`, `[V6]:PORT`, `V6` apart. No port is `default_port`.
+///
+/// # Errors
+///
+/// Port 0, a port that is no number, an empty host; the text says which.
+pub fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16), String> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return nonzero(address.port()).map(|port| (address.ip().to_string(), port));
+    }
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if bare.parse::<std::net::IpAddr>().is_ok() {
+        return Ok((bare.to_string(), default_port));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        None => (text, default_port),
+        Some((host, port)) => {
+            let port = port.parse().map_err(|_| format!("{port:?} is not a UDP port: 1 to 65535"))?;
+            (host, nonzero(port)?)
+        }
+    };
+    if host.is_empty() || host.contains([':', '[', ']', '/', ' ']) {
+        return Err(format!("{host:?} is neither an address nor a name"));
+    }
+    Ok((host.to_string(), port))
+}
+
+fn nonzero(port: u16) -> Result<u16, String> {
+    if port == 0 { Err("port 0 cannot be sent to: use 1 to 65535".into()) } else { Ok(port) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn destinations() {
+        for (text, host, port) in [
+            ("10.0.0.2", "10.0.0.2", 4789),
+            ("10.0.0.2:99", "10.0.0.2", 99),
+            ("fd00::2", "fd00::2", 4789),
+            ("[fd00::2]", "fd00::2", 4789),
+            ("[fd00::2]:99", "fd00::2", 99),
+            ("sensor", "sensor", 4789),
+            ("sensor.lan:99", "sensor.lan", 99),
+        ] {
+            assert_eq!(host_and_port(text, 4789), Ok((host.to_string(), port)), "{text}");
+        }
+        for text in ["", ":99", "10.0.0.2:0", "[::1]:0", "sensor:0", "sensor:65536", "sensor:x", "a b", "[::1"] {
+            assert!(host_and_port(text, 4789).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ring_sizes() {
+        assert_eq!(ring_size("131072"), Ok(1 << 17));
+        assert_eq!(ring_size("64MiB"), Ok(1 << 26));
+        assert_eq!(ring_size("1g"), Ok(1 << 30));
+        for text in ["", "4096", "3MiB", "2GiB", "16XB", "-1", "99999999999999999999", "MiB"] {
+            assert!(ring_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(&*cpu_list("0").unwrap(), [0]);
+        assert_eq!(&*cpu_list("3,0-1").unwrap(), [3, 0, 1]);
+        for text in ["", ",", "1-", "2-1", "0,0", "0-1,1", "x", "0-99", "9999"] {
+            assert!(cpu_list(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,3 +1,23 @@
 //! The mirroring agent's library.
+//!
+//! A frame's way: [`source`] takes it out of a ring, [`encap`] makes what goes in front of it, [`output`]
+//! sends it or writes it down; [`worker`] is the thread that it happens on. Beside that way: [`kernel`]
+//! (load, attach, detach, maps), [`live`] (the control plane), [`ledger`] (counts), [`report`].
 
+pub mod affinity;
 pub mod cli;
+pub mod config;
+pub mod encap;
+pub mod kernel;
+pub mod ledger;
+pub mod limit;
+pub mod links;
+pub mod live;
+pub mod names;
+pub mod output;
+pub mod privileges;
+pub mod report;
+pub mod sensor;
+pub mod source;
+pub mod stop;
+pub mod worker;

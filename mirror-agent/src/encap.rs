@@ -1,0 +1,3 @@
+//! What goes in front of a frame on its way to a sensor.
+
+pub mod vxlan;

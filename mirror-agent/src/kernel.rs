@@ -1,0 +1,9 @@
+//! The kernel's side: loading the programs, attaching and detaching them, reading their maps.
+
+pub mod claim;
+pub mod clsact;
+pub mod counters;
+pub mod doorbell;
+pub mod hooks;
+pub mod load;
+pub mod support;

@@ -1,0 +1,236 @@
+//! Attaches the programs to interfaces and takes them away again, beside whatever else is there.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        tc::{SchedClassifierLinkId, TcAttachOptions},
+    },
+    sys::SyscallError,
+};
+use mirror_common::{counters::HookCounters, record::Direction};
+use rtnetlink::Handle;
+
+use super::{
+    claim::{Claim, Refusal},
+    clsact,
+    counters::Counters,
+};
+use crate::{cli::Attach, links::Link, names::Names};
+
+/// The programs' names, in the order of [`Direction::ALL`].
+pub const PROGRAMS: [&str; 2] = ["mirror_ingress", "mirror_egress"];
+
+/// Where a direction's program sits.
+#[must_use]
+pub fn attach_type(direction: Direction) -> TcAttachType {
+    match direction {
+        Direction::Ingress => TcAttachType::Ingress,
+        Direction::Egress => TcAttachType::Egress,
+    }
+}
+
+/// The loaded programs, and every interface that they are attached to.
+#[derive(Debug)]
+pub struct Hooks {
+    ebpf: Ebpf,
+    counters: Counters,
+    directions: Vec<Direction>,
+    attach: Attach,
+    netlink: Handle,
+    attached: BTreeMap<u32, Attached>,
+    names: Names,
+}
+
+#[derive(Debug)]
+struct Attached {
+    name: String,
+    links: Vec<(Direction, SchedClassifierLinkId)>,
+    /// Whether the clsact qdisc under our filters is there because of an agent.
+    owns_qdisc: bool,
+    _claim: Claim,
+}
+
+/// What one interface's hooks saw in the whole run.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The interface's number. One that was deleted and made again has several.
+    pub ifindex: u32,
+    /// The interface's name when its hooks were attached.
+    pub name: String,
+    /// Which way.
+    pub direction: Direction,
+    /// The counts.
+    pub counters: HookCounters,
+}
+
+impl Hooks {
+    /// Takes loaded programs. `names` learns every interface that they are attached to.
+    #[must_use]
+    pub fn new(
+        ebpf: Ebpf,
+        counters: Counters,
+        directions: Vec<Direction>,
+        attach: Attach,
+        netlink: Handle,
+        names: Names,
+    ) -> Self {
+        Self { ebpf, counters, directions, attach, netlink, attached: BTreeMap::new(), names }
+    }
+
+    /// Whether an interface of this name is being mirrored.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.attached.values().any(|attached| attached.name == name)
+    }
+
+    /// Attaches to an interface. Nothing stays where it fails.
+    ///
+    /// # Errors
+    ///
+    /// Another agent has the interface, it is not Ethernet, or the kernel refuses.
+    pub async fn attach(&mut self, link: &Link) -> Result<()> {
+        let name = &link.name;
+        if !link.is_ethernet {
+            bail!("{name} carries no Ethernet frames: mirror an interface that does");
+        }
+        let claim = match Claim::new(link.ifindex) {
+            Ok(claim) => claim,
+            Err(Refusal::Taken(pid)) => {
+                let pid = pid.map_or_else(|| "in another container".into(), |pid| format!("pid {pid}"));
+                bail!("{name} is already mirrored by another mirror-agent ({pid}): stop that one first");
+            }
+            Err(Refusal::Failed(error)) => {
+                return Err(error).with_context(|| format!("cannot claim {name} for this agent"));
+            }
+        };
+        let left_over = clsact::remove_leftovers(name);
+        if left_over {
+            log::info!("removed the hooks that a killed agent left on {name}");
+        }
+        let mut attached =
+            Attached { name: name.clone(), links: Vec::new(), owns_qdisc: left_over, _claim: claim };
+        let mut result = Ok(());
+        for direction in self.directions.clone() {
+            result = self.attach_direction(link, direction, &mut attached);
+            if result.is_err() {
+                break;
+            }
+        }
+        if let Err(error) = result {
+            self.detach(link.ifindex, attached).await;
+            return Err(error);
+        }
+        self.names.learn(link.ifindex, name);
+        self.attached.insert(link.ifindex, attached);
+        Ok(())
+    }
+
+    fn attach_direction(
+        &mut self,
+        link: &Link,
+        direction: Direction,
+        attached: &mut Attached,
+    ) -> Result<()> {
+        let name = &link.name;
+        self.counters.open(link.ifindex, direction)?;
+        let program = program(&mut self.ebpf, direction)?;
+        if self.attach != Attach::Clsact {
+            // First: a program that ends the chain must not hide frames from the mirror.
+            let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+            match program.attach_with_options(name, attach_type(direction), first) {
+                Ok(id) => {
+                    attached.links.push((direction, id));
+                    return Ok(());
+                }
+                // What a kernel says that does not know this kind of hook.
+                Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
+                    if self.attach == Attach::Auto && io_error.raw_os_error() == Some(libc::EINVAL) =>
+                {
+                    log::info!("this kernel has no TCX hooks: using a clsact filter on {name}");
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot attach to {name}"));
+                }
+            }
+        }
+        attached.owns_qdisc |=
+            clsact::add_qdisc(name).with_context(|| format!("cannot add a clsact qdisc to {name}"))?;
+        let first = TcAttachOptions::Netlink(clsact::FIRST);
+        let id = program.attach_with_options(name, attach_type(direction), first).with_context(|| {
+            format!("cannot attach to {name}: is there an ingress qdisc of somebody else's?")
+        })?;
+        attached.links.push((direction, id));
+        Ok(())
+    }
+
+    async fn detach(&mut self, ifindex: u32, attached: Attached) {
+        let Attached { name, links, owns_qdisc, _claim } = attached;
+        for (direction, link) in links {
+            let result = program(&mut self.ebpf, direction)
+                .and_then(|program| program.detach(link).map_err(anyhow::Error::from));
+            if let Err(error) = result {
+                // Gone with its interface, as a rule.
+                log::debug!("detaching from {name}: {error:#}");
+            }
+        }
+        if owns_qdisc && let Err(error) = clsact::remove_empty_qdisc(&self.netlink, ifindex).await {
+            log::debug!("removing the clsact qdisc of {name}: {error}");
+        }
+    }
+
+    /// The interface with this number is gone, and its hooks with it. Returns its name if it was
+    /// mirrored.
+    pub async fn forget(&mut self, ifindex: u32) -> Option<String> {
+        let attached = self.attached.remove(&ifindex)?;
+        let name = attached.name.clone();
+        self.detach(ifindex, attached).await;
+        Some(name)
+    }
+
+    /// Detaches from everything, and returns when no hook runs any more.
+    pub async fn detach_all(&mut self) {
+        while let Some((ifindex, attached)) = self.attached.pop_first() {
+            self.detach(ifindex, attached).await;
+        }
+        wait_for_running_programs().await;
+    }
+
+    /// What the hooks of each interface counted, the interfaces that are gone included.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not give the counters.
+    pub fn seen(&self) -> Result<Vec<Seen>> {
+        let mut all = Vec::new();
+        for (ifindex, name) in self.names.all() {
+            for &direction in &self.directions {
+                let counters = self.counters.read(ifindex, direction)?;
+                all.push(Seen { ifindex, name: name.clone(), direction, counters });
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn program(ebpf: &mut Ebpf, direction: Direction) -> Result<&mut SchedClassifier> {
+    let name = PROGRAMS[direction as usize];
+    let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+/// Programs run under RCU: a grace period after the last hook is gone, none is still running. The kernel
+/// waits for one in `membarrier` (kernel/sched/membarrier.c).
+async fn wait_for_running_programs() {
+    let waits = tokio::task::spawn_blocking(|| {
+        // SAFETY: membarrier takes two integers and touches no memory of the process.
+        unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) == 0 }
+    });
+    if !waits.await.unwrap_or(false) {
+        // Refused under nohz_full. A program's run takes microseconds; this is a long time.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,116 @@
+//! Loads the kernel programs and makes their rings.
+
+use std::os::fd::AsFd as _;
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuHashMap},
+    programs::{ProgramError, SchedClassifier},
+};
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
+use mirror_common::{
+    counters::HookCounters, ip::mapped, own::Path, record::Doorbell, settings::Settings,
+};
+use std::net::{IpAddr, SocketAddr};
+
+use super::{counters::Counters, doorbell::Doorbells, hooks::PROGRAMS};
+use crate::source::ring::RingReader;
+
+/// The object that build.rs had built.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf"));
+
+/// Loaded programs, attached nowhere yet.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The programs.
+    pub ebpf: Ebpf,
+    /// One reader for each ring, in the order of the rings.
+    pub rings: Vec<RingReader>,
+    /// How the readers are woken.
+    pub doorbells: Doorbells,
+    /// What the hooks count.
+    pub counters: Counters,
+}
+
+/// Loads the programs for `settings`, with rings of `ring_size` bytes, and tells them the paths that the
+/// agent itself sends on.
+///
+/// # Errors
+///
+/// The kernel refuses: too little memory, or a program that its verifier does not take.
+pub fn load(settings: &Settings, ring_size: u32, own_paths: &[Path]) -> Result<Loaded> {
+    lift_memory_lock_limit();
+    let mut ebpf = EbpfLoader::new()
+        .override_global("SETTINGS", settings, true)
+        .load(OBJECT)
+        .context("cannot load the kernel programs")?;
+    let rings = make_rings(&mut ebpf, settings.rings, ring_size)?;
+    let mut paths: HashMap<_, u64, Path> = take_map(&mut ebpf, "OWN_PATHS")?.try_into()?;
+    for path in own_paths {
+        paths.insert(path.number(), path, 0).context("cannot tell the hooks where the agent sends")?;
+    }
+    let doorbells: Array<_, Doorbell> = take_map(&mut ebpf, "DOORBELLS")?.try_into()?;
+    let doorbells = Doorbells::new(doorbells.fd().as_fd()).context("cannot map the doorbells")?;
+    let counters: PerCpuHashMap<MapData, u32, HookCounters> =
+        take_map(&mut ebpf, "COUNTERS")?.try_into()?;
+    for name in PROGRAMS {
+        let program: &mut SchedClassifier =
+            ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?.try_into()?;
+        program.load().map_err(|error| explain_refusal(name, error))?;
+    }
+    Ok(Loaded { ebpf, rings, doorbells, counters: Counters::new(counters) })
+}
+
+/// From where to where the agent sends, as the hooks know it.
+#[must_use]
+pub fn own_path(source: IpAddr, sensor: SocketAddr) -> Path {
+    let address = |ip| match ip {
+        IpAddr::V4(ip) => mapped(ip.octets()),
+        IpAddr::V6(ip) => ip.octets(),
+    };
+    Path {
+        source: address(source),
+        destination: address(sensor.ip()),
+        destination_port: u32::from(sensor.port()),
+    }
+}
+
+fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
+    ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
+}
+
+fn make_rings(ebpf: &mut Ebpf, count: u32, size: u32) -> Result<Vec<RingReader>> {
+    let mut all: ArrayOfMaps<_, MapData> = take_map(ebpf, "RINGS")?.try_into()?;
+    (0..count)
+        .map(|index| {
+            let definition = aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF as u32, 0, 0, size, 0);
+            let ring = MapData::create(definition, "mirror_ring", None).with_context(|| {
+                format!("cannot make ring {index} of {count} with {size} bytes: use a smaller --ring-size")
+            })?;
+            all.set(index, &ring, 0).context("cannot give the hooks their ring")?;
+            let fd = ring.fd().as_fd().try_clone_to_owned().context("out of file descriptors")?;
+            RingReader::new(fd, size as usize).with_context(|| format!("cannot map ring {index}"))
+        })
+        .collect()
+}
+
+/// Kernels before 5.11 count maps against the limit on locked memory, which is a few MB by default.
+fn lift_memory_lock_limit() {
+    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the call reads the struct that it is given. Where it fails, newer kernels do not care and
+    // older ones say so when a map is made.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+}
+
+/// The verifier's log is thousands of lines: the last one with a reason goes to the user.
+fn explain_refusal(name: &str, error: ProgramError) -> anyhow::Error {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return anyhow!(error).context(format!("cannot load the program {name}"));
+    };
+    let log = verifier_log.to_string();
+    log::debug!("verifier log of {name}:\n{log}");
+    let reason =
+        log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed ")).unwrap_or("no log");
+    anyhow!("the kernel refuses the program {name}: {io_error}: {reason} (-vv shows the verifier's log)")
+}

@@ -1,0 +1,25 @@
+//! Where frames go.
+
+use std::io;
+
+use crate::{ledger::OutputCounters, source::ring::Frame};
+
+pub mod raw_socket;
+
+/// The end of a frame's way. Each sending thread has its own.
+pub trait Output {
+    /// Hands frames over in order, and counts each as sent or as failed.
+    ///
+    /// # Errors
+    ///
+    /// Only where the output is gone for good: a full disk, a closed pipe. The frames of the call are
+    /// counted as failed then, and so are those that were counted on a later flush.
+    fn send(&mut self, frames: &[Frame<'_>], counters: &OutputCounters) -> io::Result<()>;
+
+    /// Called when there is nothing to send, and at the end: passes on what is held back.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::send`].
+    fn flush(&mut self, counters: &OutputCounters) -> io::Result<()>;
+}

@@ -1,0 +1,285 @@
+//! Sends datagrams through the host's IP stack with any source port.
+//!
+//! A raw socket of protocol UDP (raw(7)): the agent writes the UDP header, the kernel does everything
+//! below, so that routing, policy rules, NAT, tunnels and fragmentation are the host's own. Against one
+//! bound UDP socket per source port it takes no port away from the host's programs, of which the dynamic
+//! range is also theirs, and one socket keeps the order of all that is sent.
+
+use std::{
+    io,
+    mem,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd as _,
+    ptr,
+    thread,
+    time::Duration,
+};
+
+use arrayvec::ArrayVec;
+use mirror_common::{flow, own, vxlan};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::Output;
+use crate::{
+    encap::vxlan::{Encapsulation, HEADERS_LEN},
+    ledger::OutputCounters,
+    source::ring::{BATCH, Frame},
+};
+
+/// One thread's way to a sensor.
+#[derive(Debug)]
+pub struct RawSocket {
+    socket: Socket,
+    encapsulation: Encapsulation,
+    /// This thread's ring and the number of rings: tells whose datagram a network error is about.
+    ring: u32,
+    rings: u32,
+    headers: Box<[[u8; HEADERS_LEN]; BATCH]>,
+}
+
+/// Bytes that may wait in the socket, so that a burst does not wait for the card.
+const SEND_BUFFER: usize = 8 << 20;
+
+/// Longest wait for room in the send buffer within one call.
+const SEND_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Tries for one frame before it is given up: with the pauses between them about 10 ms where a queue is
+/// full, after which the ring is the better place to wait. `SEND_TIMEOUT` counts as one try.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_micros(100);
+
+impl RawSocket {
+    /// Opens a way to `sensor` for the thread that serves `ring` of `rings`.
+    ///
+    /// # Errors
+    ///
+    /// No right to open raw sockets, or no route to the sensor.
+    pub fn open(sensor: SocketAddr, vni: u32, ring: u32, rings: u32) -> io::Result<Self> {
+        let domain = Domain::for_address(sensor);
+        let socket = Socket::new(domain, Type::RAW, Some(Protocol::UDP))?;
+        refuse_everything(&socket)?;
+        socket.set_mark(own::MARK)?;
+        // Beyond net.core.wmem_max with CAP_NET_ADMIN, else as far as that allows.
+        if set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER as i32).is_err() {
+            socket.set_send_buffer_size(SEND_BUFFER)?;
+        }
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+        match domain {
+            Domain::IPV4 => {
+                // Tells of full queues, and of ICMP errors with the datagram that they are about.
+                set_option(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
+                // What does not fit the path is fragmented rather than refused.
+                set_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
+            }
+            _ => {
+                set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
+                set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?;
+                // UDP over IPv6 has a checksum (RFC 8200 section 8.1): the kernel puts it at this offset.
+                const CHECKSUM_OFFSET: i32 = 6;
+                set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_CHECKSUM, CHECKSUM_OFFSET)?;
+            }
+        }
+        // Raw sockets have no ports; connecting fixes the source address and has errors reported.
+        socket.connect(&SockAddr::from(SocketAddr::new(sensor.ip(), 0)))?;
+        Ok(Self {
+            socket,
+            encapsulation: Encapsulation::new(sensor.port(), vni),
+            ring,
+            rings,
+            headers: Box::new([[0; HEADERS_LEN]; BATCH]),
+        })
+    }
+
+    /// The address that datagrams leave from.
+    ///
+    /// # Errors
+    ///
+    /// What `getsockname` says.
+    pub fn source(&self) -> io::Result<IpAddr> {
+        self.socket
+            .local_addr()?
+            .as_socket()
+            .map(|address| address.ip())
+            .ok_or_else(|| io::Error::other("the socket has no IP address"))
+    }
+
+    /// Counts the errors that the network or the kernel has reported since the last call. Returns
+    /// whether there were any: one of them may be what a send call returned instead of sending.
+    fn take_reported_errors(&self, counters: &OutputCounters) -> bool {
+        let mut any = false;
+        // The queue is bounded by the receive buffer; another thread's errors are reported here too.
+        while let Some(report) = self.next_report() {
+            any = true;
+            if report.source_port.is_none_or(|port| self.sends_from(port)) {
+                counters.error(report.errno);
+            }
+        }
+        any
+    }
+
+    fn sends_from(&self, port: u16) -> bool {
+        port.checked_sub(flow::SOURCE_PORT_FIRST)
+            .is_some_and(|index| flow::ring(u32::from(index), self.rings) == self.ring)
+    }
+
+    fn next_report(&self) -> Option<Report> {
+        let mut quoted = [0_u8; 2];
+        let mut control = [0_u64; 64];
+        let mut iovec = libc::iovec { iov_base: quoted.as_mut_ptr().cast(), iov_len: quoted.len() };
+        // SAFETY: all-zero is a valid msghdr: null pointers and zero lengths.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        message.msg_iov = &raw mut iovec;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = mem::size_of_val(&control);
+        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+        // SAFETY: the pointers in `message` are to locals that outlive the call, with their lengths.
+        let received = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, flags) };
+        let received = usize::try_from(received).ok()?;
+        // SAFETY: the kernel filled the control buffer of `message`; the macros stay within its length.
+        let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+        while !header.is_null() {
+            // SAFETY: not null, so a whole header in the control buffer, which is aligned to 8.
+            let (level, kind) = unsafe { ((*header).cmsg_level, (*header).cmsg_type) };
+            if matches!(
+                (level, kind),
+                (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+            ) {
+                // SAFETY: a control message of this type holds a sock_extended_err (ip(7)).
+                let error: libc::sock_extended_err =
+                    unsafe { ptr::read_unaligned(libc::CMSG_DATA(header).cast()) };
+                return Some(Report {
+                    errno: error.ee_errno.cast_signed(),
+                    source_port: (received == quoted.len()).then(|| u16::from_be_bytes(quoted)),
+                });
+            }
+            // SAFETY: as for the first header.
+            header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
+        }
+        Some(Report { errno: 0, source_port: None })
+    }
+
+    /// Sends what of `messages` the kernel takes in one call.
+    fn send_some(&self, messages: &mut [libc::mmsghdr]) -> io::Result<usize> {
+        // SAFETY: every message points to iovecs, and these to a header and a frame, which the caller
+        // keeps alive; the slice is at most BATCH long.
+        let sent = unsafe {
+            libc::sendmmsg(
+                self.socket.as_raw_fd(),
+                messages.as_mut_ptr(),
+                messages.len() as libc::c_uint,
+                0,
+            )
+        };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+/// An error that the kernel keeps for a socket: what, and from which source port the datagram was sent.
+struct Report {
+    errno: i32,
+    source_port: Option<u16>,
+}
+
+impl Output for RawSocket {
+    fn send(&mut self, frames: &[Frame<'_>], counters: &OutputCounters) -> io::Result<()> {
+        let mut iovecs = ArrayVec::<[libc::iovec; 2], BATCH>::new();
+        for (frame, headers) in frames.iter().zip(self.headers.iter_mut()) {
+            *headers = self.encapsulation.headers(frame.header.flow_hash, frame.bytes.len());
+            iovecs.push([
+                libc::iovec { iov_base: headers.as_mut_ptr().cast(), iov_len: HEADERS_LEN },
+                // The kernel only reads what it sends.
+                libc::iovec {
+                    iov_base: frame.bytes.as_ptr().cast_mut().cast(),
+                    iov_len: frame.bytes.len(),
+                },
+            ]);
+        }
+        let mut messages: ArrayVec<libc::mmsghdr, BATCH> = iovecs
+            .iter_mut()
+            .map(|iovec| {
+                // SAFETY: all-zero is a valid mmsghdr: null pointers and zero lengths.
+                let mut message: libc::mmsghdr = unsafe { mem::zeroed() };
+                message.msg_hdr.msg_iov = iovec.as_mut_ptr();
+                message.msg_hdr.msg_iovlen = iovec.len();
+                message
+            })
+            .collect();
+
+        let mut done = 0;
+        let mut tries = 0;
+        while done < messages.len() {
+            match self.send_some(&mut messages[done..]) {
+                Ok(sent) => {
+                    let bytes: usize = frames[done..done + sent]
+                        .iter()
+                        .map(|frame| vxlan::HEADER_LEN + frame.bytes.len())
+                        .sum();
+                    counters.sent.add(sent as u64);
+                    counters.datagrams.add(sent as u64);
+                    counters.bytes.add(bytes as u64);
+                    done += sent;
+                    tries = 0;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tries += 1;
+                    // An error that was reported for an earlier datagram says nothing about this one.
+                    if self.take_reported_errors(counters) && tries < TRIES {
+                        continue;
+                    }
+                    let errno = error.raw_os_error().unwrap_or(0);
+                    let passes = matches!(errno, libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM);
+                    if tries < if passes { TRIES } else { 2 } {
+                        if passes {
+                            thread::sleep(PAUSE);
+                        }
+                        continue;
+                    }
+                    counters.error(errno);
+                    counters.send_failed.add(1);
+                    done += 1;
+                    tries = 0;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, counters: &OutputCounters) -> io::Result<()> {
+        self.take_reported_errors(counters);
+        Ok(())
+    }
+}
+
+/// A raw socket gets a copy of every UDP datagram that the sensor sends to this host; none is wanted.
+fn refuse_everything(socket: &Socket) -> io::Result<()> {
+    const RETURN: u16 = 0x06;
+    let mut program = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 }];
+    let filter = libc::sock_fprog { len: 1, filter: program.as_mut_ptr() };
+    // SAFETY: the option takes a sock_fprog, whose program outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            mem::size_of_val(&filter) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: every option that this module sets takes an int.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            mem::size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,172 @@
+//! What is told at the end, and in between.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display, Formatter},
+    io::{self, Write as _},
+};
+
+use serde::Serialize;
+
+use crate::{cli::ReportForm, ledger::Ledger};
+
+/// The final report. The names are the contract with whoever reads the JSON form.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Version of this form: 1.
+    pub schema: u32,
+    /// How frames reach the output: `ring`.
+    pub mode: &'static str,
+    /// Where the kernel programs sit: `tc`.
+    pub hook: &'static str,
+    /// What frames are sent in: `vxlan`, or `none` in a capture.
+    pub encap: &'static str,
+    /// From the first hook attached to the last one detached.
+    pub duration_s: f64,
+    /// What each interface's hooks saw.
+    pub interfaces: Vec<InterfaceReport>,
+    /// What became of all frames.
+    pub frames: Ledger,
+    /// Sent frames that were cut.
+    pub truncated: u64,
+    /// Datagrams handed to the network.
+    pub datagrams_sent: u64,
+    /// Their UDP payload.
+    pub bytes_sent: u64,
+    /// Refusals by the kernel or by the network, by the name of the error.
+    pub send_errors: BTreeMap<String, u64>,
+    /// What went to each sensor.
+    pub destinations: Vec<DestinationReport>,
+}
+
+/// One interface's part.
+#[derive(Clone, Debug, Serialize)]
+pub struct InterfaceReport {
+    /// Its name.
+    pub name: String,
+    /// Frames that its hooks saw.
+    pub seen: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+}
+
+/// One sensor's part.
+#[derive(Clone, Debug, Serialize)]
+pub struct DestinationReport {
+    /// Address and port.
+    pub address: String,
+    /// Datagrams handed to the network for it.
+    pub datagrams: u64,
+    /// Their UDP payload.
+    pub bytes: u64,
+}
+
+impl Report {
+    /// Prints the report where its form belongs: JSON is data and goes to standard output, text is for
+    /// people and goes to standard error.
+    ///
+    /// # Errors
+    ///
+    /// Standard output cannot be written to.
+    pub fn print(&self, form: ReportForm) -> io::Result<()> {
+        match form {
+            ReportForm::Text => {
+                eprint!("{self}");
+                Ok(())
+            }
+            ReportForm::Json => {
+                let mut stdout = io::stdout().lock();
+                serde_json::to_writer(&mut stdout, self)?;
+                writeln!(stdout)?;
+                stdout.flush()
+            }
+        }
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Ledger { seen, own, sent, .. } = self.frames;
+        writeln!(f, "in {:.1} s:", self.duration_s)?;
+        for InterfaceReport { name, seen, bytes } in &self.interfaces {
+            writeln!(f, "  {seen:>12} frames, {bytes} bytes seen on {name}")?;
+        }
+        if self.interfaces.len() != 1 {
+            writeln!(f, "  {seen:>12} frames seen")?;
+        }
+        writeln!(f, "  {sent:>12} sent")?;
+        for DestinationReport { address, datagrams, bytes } in &self.destinations {
+            writeln!(f, "  {datagrams:>12} datagrams, {bytes} bytes to {address}")?;
+        }
+        if own > 0 {
+            writeln!(f, "  {own:>12} the agent's own, not mirrored again")?;
+        }
+        for (name, count) in losses(&self.frames) {
+            writeln!(f, "  {count:>12} lost: {name}")?;
+        }
+        for (name, count) in &self.send_errors {
+            writeln!(f, "  {count:>12} times {name} from the network")?;
+        }
+        match self.frames.unaccounted() {
+            0 => writeln!(f, "every frame is accounted for"),
+            count => writeln!(f, "{count} frames are unaccounted for: this is a bug, please report it"),
+        }
+    }
+}
+
+/// One line of counts, for `--stats-interval`.
+#[must_use]
+pub fn stats_line(ledger: &Ledger, rate: f64) -> String {
+    let mut line = format!("seen {} sent {} own {} lost {}", ledger.seen, ledger.sent, ledger.own, ledger.lost());
+    for (name, count) in losses(ledger) {
+        line += &format!(" {name} {count}");
+    }
+    line + &format!(" rate {rate:.0}/s")
+}
+
+fn losses(ledger: &Ledger) -> impl Iterator<Item = (&'static str, u64)> {
+    [
+        ("ring_full", ledger.ring_full),
+        ("copy_failed", ledger.copy_failed),
+        ("too_big", ledger.too_big),
+        ("send_failed", ledger.send_failed),
+    ]
+    .into_iter()
+    .filter(|(_, count)| *count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn json_has_the_names_that_others_rely_on() {
+        let json = serde_json::to_value(Report::default()).unwrap();
+        let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected = [
+            "schema", "mode", "hook", "encap", "duration_s", "interfaces", "frames", "truncated",
+            "datagrams_sent", "bytes_sent", "send_errors", "destinations",
+        ];
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+        let mut ledger: Vec<_> = json["frames"].as_object().unwrap().keys().cloned().collect();
+        ledger.sort_unstable();
+        assert_eq!(
+            ledger,
+            [
+                "copy_failed", "filtered", "own", "rate_limited", "ring_full", "sampled_out", "seen",
+                "send_failed", "sent", "too_big"
+            ]
+        );
+    }
+
+    #[test]
+    fn text_says_what_was_lost() {
+        let frames = Ledger { seen: 10, sent: 7, ring_full: 3, ..Ledger::default() };
+        let text = Report { frames, ..Report::default() }.to_string();
+        assert!(text.contains("3 lost: ring_full"), "{text}");
+        assert!(text.contains("every frame is accounted for"), "{text}");
+        assert_eq!(stats_line(&frames, 5.0), "seen 10 sent 7 own 0 lost 3 ring_full 3 rate 5/s");
+    }
+}

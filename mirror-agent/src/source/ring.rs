@@ -1,0 +1,212 @@
+//! Reads frames in place, in the memory that the kernel programs wrote them to.
+//!
+//! Layout and protocol are those of kernel/bpf/ringbuf.c: one page with the consumer's position, which
+//! the reader writes; one page with the producer's position; then the data, mapped twice in a row, so
+//! that a record that runs over the end reads on. Each record has an 8-byte header of which the first
+//! word is the length and two flags.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    ptr::NonNull,
+    slice,
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
+};
+
+use arrayvec::ArrayVec;
+use mirror_common::record::{HEADER_LEN, RecordHeader};
+
+/// Frames handed out at once: enough to make a system call's own cost small, few enough to stay in the
+/// first-level cache with their headers.
+pub const BATCH: usize = 64;
+
+/// A frame in the ring's own memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// What the hook noted of it.
+    pub header: &'a RecordHeader,
+    /// Its captured bytes, from the Ethernet header on.
+    pub bytes: &'a [u8],
+}
+
+/// Frames in the order in which the kernel saw them. They stay in the ring until
+/// [`RingReader::release`] gives their place back.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// The frames.
+    pub frames: ArrayVec<Frame<'a>, BATCH>,
+    start: usize,
+    /// Position behind them.
+    pub end: usize,
+}
+
+impl Batch<'_> {
+    /// Whether nothing was committed. A batch with no frames may still have records to release.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+}
+
+/// The one reader of a ring.
+#[derive(Debug)]
+pub struct RingReader {
+    fd: OwnedFd,
+    consumer: Mapping,
+    producer: Mapping,
+    /// Bytes of the ring, a power of two.
+    size: usize,
+    page: usize,
+    /// Position up to which frames were released.
+    position: usize,
+}
+
+/// Header words of a record: linux/bpf.h.
+const BUSY: u32 = 1 << 31;
+const DISCARDED: u32 = 1 << 30;
+const RECORD_HEADER: usize = 8;
+
+impl RingReader {
+    /// Maps the ring behind `fd`, whose size is `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// What `mmap` says: out of memory, or a descriptor that is not a ring of that size.
+    pub fn new(fd: OwnedFd, size: usize) -> io::Result<Self> {
+        // SAFETY: the call has no preconditions.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).map_err(io::Error::other)?;
+        let consumer = Mapping::new(fd.as_fd(), 0, page, libc::PROT_READ | libc::PROT_WRITE)?;
+        let producer = Mapping::new(fd.as_fd(), page, page + 2 * size, libc::PROT_READ)?;
+        let mut reader = Self { fd, consumer, producer, size, page, position: 0 };
+        reader.position = reader.consumer_position().load(Ordering::Relaxed);
+        Ok(reader)
+    }
+
+    /// Committed frames from the position on, at most [`BATCH`]. Empty where there are none.
+    pub fn batch(&mut self) -> Batch<'_> {
+        // Pairs with the kernel's store-release: what lies in front of the position was written.
+        let produced = self.producer_position().load(Ordering::Acquire);
+        let mut batch = Batch { frames: ArrayVec::new(), start: self.position, end: self.position };
+        while batch.end != produced && !batch.frames.is_full() {
+            let word = self.word(batch.end).load(Ordering::Acquire);
+            if word & BUSY != 0 {
+                break;
+            }
+            let length = (word & !(BUSY | DISCARDED)) as usize;
+            if word & DISCARDED == 0 {
+                if let Some(frame) = self.frame(batch.end, length) {
+                    batch.frames.push(frame);
+                }
+            }
+            batch.end += (RECORD_HEADER + length).next_multiple_of(8);
+        }
+        batch
+    }
+
+    /// Gives the place of all frames before `end` back to the kernel: no frame of a batch may be looked
+    /// at afterwards, which the borrow of [`Self::batch`] sees to.
+    pub fn release(&mut self, end: usize) {
+        self.position = end;
+        // Pairs with the kernel's load-acquire: our reads of the records are over.
+        self.consumer_position().store(end, Ordering::Release);
+    }
+
+    /// Bytes that are reserved or committed and not yet released.
+    pub fn used(&self) -> usize {
+        self.producer_position().load(Ordering::Acquire).wrapping_sub(self.position)
+    }
+
+    fn consumer_position(&self) -> &AtomicUsize {
+        // SAFETY: the mapping's first word is the position: aligned, valid as long as the mapping, and
+        // accessed atomically by both sides.
+        unsafe { self.consumer.address.cast().as_ref() }
+    }
+
+    fn producer_position(&self) -> &AtomicUsize {
+        // SAFETY: as for the consumer's, and the kernel alone writes it.
+        unsafe { self.producer.address.cast().as_ref() }
+    }
+
+    /// The first header word of the record at `position`.
+    fn word(&self, position: usize) -> &AtomicU32 {
+        // SAFETY: `position` is below the producer's, so a header was written there; records are aligned
+        // to 8, and the index stays within the first of the two data mappings.
+        unsafe { self.data(position).cast().as_ref() }
+    }
+
+    fn frame(&self, position: usize, length: usize) -> Option<Frame<'_>> {
+        if length < HEADER_LEN {
+            return None;
+        }
+        // SAFETY: the record is committed: its bytes do not change before the consumer's position moves
+        // past it, which needs `&mut self`. The data is mapped twice, so `length` bytes follow in one
+        // piece. `RecordHeader` is integers only and aligned to 8 as the record is.
+        unsafe {
+            let record = self.data(position).add(RECORD_HEADER);
+            let header: &RecordHeader = record.cast().as_ref();
+            let captured = (header.captured_len as usize).min(length - HEADER_LEN);
+            let bytes = slice::from_raw_parts(record.add(HEADER_LEN).as_ptr(), captured);
+            Some(Frame { header, bytes })
+        }
+    }
+
+    /// Address of the data at `position`.
+    ///
+    /// # Safety
+    ///
+    /// None to call it; what may be read there depends on the producer's position.
+    unsafe fn data(&self, position: usize) -> NonNull<u8> {
+        // SAFETY: the page and an index below `size` are within the mapping of page + 2 * size bytes.
+        unsafe { self.producer.address.add(self.page + (position & (self.size - 1))) }
+    }
+}
+
+impl AsFd for RingReader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Memory shared with the kernel, unmapped when dropped.
+#[derive(Debug)]
+pub struct Mapping {
+    address: NonNull<u8>,
+    length: usize,
+    _bytes: PhantomData<u8>,
+}
+
+// SAFETY: the memory belongs to the process, not to a thread; who reads and writes it does so atomically
+// or under the ring's protocol.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Maps `length` bytes of a BPF map at `offset`, shared.
+    ///
+    /// # Errors
+    ///
+    /// What `mmap` says.
+    pub fn new(fd: BorrowedFd<'_>, offset: usize, length: usize, protection: i32) -> io::Result<Self> {
+        let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, fd.as_raw_fd(), offset)
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let address = NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
+        Ok(Self { address, length, _bytes: PhantomData })
+    }
+
+    /// First byte of the mapping.
+    pub fn address(&self) -> NonNull<u8> {
+        self.address
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping that `new` made; nothing borrowed from it outlives its owner.
+        unsafe { libc::munmap(self.address.as_ptr().cast(), self.length) };
+    }
+}
