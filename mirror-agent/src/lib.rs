@@ -1,3 +1,4 @@
 //! The mirroring agent's library.
 
 pub mod cli;
+pub mod output;
