@@ -12,10 +12,7 @@ fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("mirror-agent has no parent folder")?;
-    println!(
-        "cargo:rerun-if-changed={}",
-        root.join("mirror-common/src").display()
-    );
+    println!("cargo:rerun-if-changed={}", root.join("mirror-common/src").display());
 
     // `cargo xtask setup` puts a bpf-linker that matches the compiler here; else one on the PATH serves.
     let own_tools = root.join("target/tools/bin");
@@ -34,9 +31,7 @@ fn main() -> Result<()> {
     let ebpf = root.join("mirror-ebpf");
     let package = Package {
         name: "mirror-ebpf",
-        root_dir: ebpf
-            .to_str()
-            .context("the path to the checkout is not UTF-8")?,
+        root_dir: ebpf.to_str().context("the path to the checkout is not UTF-8")?,
         ..Package::default()
     };
     build_ebpf([package], Toolchain::Custom(TOOLCHAIN))

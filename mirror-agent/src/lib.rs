@@ -2,3 +2,5 @@
 
 pub mod cli;
 pub mod output;
+pub mod sink;
+pub mod stop;
