@@ -265,6 +265,21 @@ fn a_reader_that_goes_ends_it_without_an_error_even_while_nothing_arrives() {
 }
 
 #[test]
+fn a_second_signal_ends_it_in_a_write_to_a_stuck_pipe() {
+    let program = Program::start(6, &["-w", "-"]);
+    // More than a pipe holds, and nobody reads.
+    for _ in 0..100 {
+        program.send(&datagram(1, &[0; 1000]));
+    }
+    thread::sleep(Duration::from_millis(200));
+    program.signal(libc::SIGINT);
+    thread::sleep(Duration::from_millis(1100));
+    program.signal(libc::SIGINT);
+    let (code, _) = program.end();
+    assert_eq!(code, None, "ended by the signal");
+}
+
+#[test]
 fn a_full_disk_is_one_line_and_exit_code_1() {
     let (code, stderr) = fails(&["--listen", &free_address(4).to_string(), "-w", "/dev/full"]);
     assert_eq!(code, Some(1));
