@@ -1,1 +1,78 @@
-fn main() {}
+//! The project's own commands: `cargo xtask --help` lists them.
+
+mod agent;
+mod command;
+mod linker;
+mod lint;
+mod packages;
+mod privilege;
+mod project;
+mod run;
+mod rustc;
+mod setup;
+mod test;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Build, run and test mirror-agent")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Get what the build needs beside rustup: rust-src, and a bpf-linker that matches rustc
+    ///
+    /// Does nothing when all is there. The other commands call it themselves.
+    Setup,
+    /// Build target/release/mirror-agent
+    Build,
+    /// Build mirror-agent and run it, through sudo when not root
+    Run {
+        /// Arguments for mirror-agent, passed on as typed
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run all tests: unit, property and end to end
+    ///
+    /// The end-to-end tests need root (sudo is used when not root) and some Debian packages, which
+    /// are installed when they are missing.
+    Test {
+        /// Arguments for the test binaries, such as a part of a test's name
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Check the formatting, and run clippy on every crate with warnings denied
+    Lint,
+    /// All that CI checks: lint, then test
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match perform(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<()> {
+    match task {
+        Task::Setup => setup::setup(),
+        Task::Build => agent::build(),
+        Task::Run { args } => run::run(&args),
+        Task::Test { args } => test::test(&args),
+        Task::Lint => lint::lint(),
+        Task::Ci => {
+            lint::lint()?;
+            test::test(&[])
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What the hooks count, per processor, for each interface and direction.
+
+use crate::record::Direction;
+
+/// Frames that one hook saw and what became of them in the kernel. What is left of `seen` when the
+/// others are taken away lies in a ring: the agent counts it on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HookCounters {
+    /// Frames that the hook was called for.
+    pub seen: u64,
+    /// Bytes of those frames, VLAN tags included.
+    pub bytes: u64,
+    /// The agent's own datagrams, and ICMP errors that quote them.
+    pub own: u64,
+    /// Frames for which the ring had no room.
+    pub ring_full: u64,
+    /// Frames whose bytes the kernel could not read.
+    pub copy_failed: u64,
+    /// Frames longer than a datagram or a record can carry.
+    pub too_big: u64,
+}
+
+impl HookCounters {
+    /// Frames that were put into a ring.
+    #[must_use]
+    pub const fn captured(&self) -> u64 {
+        // Read while hooks run, the fields are not of one moment: never below zero.
+        self.seen
+            .saturating_sub(self.own)
+            .saturating_sub(self.ring_full)
+            .saturating_sub(self.copy_failed)
+            .saturating_sub(self.too_big)
+    }
+}
+
+/// The counters' place in their map: one per interface and direction.
+#[inline(always)]
+#[must_use]
+pub const fn key(ifindex: u32, direction: Direction) -> u32 {
+    // The kernel's interface numbers are positive 32-bit signed integers: the shift loses nothing.
+    ifindex << 1 | direction as u32
+}

@@ -1,0 +1,48 @@
+//! How the hooks know the agent's own datagrams, which must never be mirrored again.
+//!
+//! Two signs, because neither reaches everywhere. The mark stays with a socket buffer through bridges,
+//! NAT and tunnels of one network namespace, and is wiped where a veth pair leads into another. The
+//! addresses stay where the mark is wiped.
+
+use crate::{flow, ip};
+
+/// `SO_MARK` of every socket that the agent sends from. It keeps clear of the bits that kube-proxy
+/// (0x4000, 0x8000), Cilium (0x0f00) and Calico (the upper half) give a meaning to.
+pub const MARK: u32 = 0x10d5;
+
+/// From where to where the agent sends. The source port is left out: the flows inside decide it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// The address that the agent sends from.
+    pub source: ip::Address,
+    /// The sensor's address.
+    pub destination: ip::Address,
+    /// The sensor's port in host order, widened so that no byte is padding.
+    pub destination_port: u32,
+}
+
+impl Path {
+    /// The path that `packet` takes, where it can be the agent's: a UDP datagram to `port`, or a later
+    /// fragment of a UDP datagram, which names no port.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(packet: &ip::Packet, port: u16) -> Option<Self> {
+        let later_fragment = matches!(packet.fragment, Some(ip::Fragment { first: false, .. }));
+        (packet.protocol == ip::UDP && (later_fragment || packet.destination_port == port)).then_some(Self {
+            source: packet.source,
+            destination: packet.destination,
+            destination_port: u32::from(port),
+        })
+    }
+    /// What the paths are looked up by in the kernel. Who looks up compares the whole path afterwards:
+    /// nobody may hide a frame by finding another path of the same number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        flow::mix(
+            flow::endpoint(self.source, 0)
+                .wrapping_add(flow::endpoint(self.destination, self.destination_port as u16).rotate_left(1)),
+        )
+    }
+}

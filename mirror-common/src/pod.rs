@@ -1,0 +1,13 @@
+//! The shared structs may go into maps from user space.
+#![allow(unsafe_code, reason = "aya's Pod is an unsafe trait")]
+
+use crate::{counters::HookCounters, own::Path, record::Doorbell, settings::Settings};
+
+// SAFETY: `repr(C)`, integers and arrays of them only, no padding.
+unsafe impl aya::Pod for HookCounters {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Path {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Settings {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Doorbell {}

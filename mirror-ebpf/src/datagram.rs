@@ -1,0 +1,38 @@
+//! Keeps the fragments of a datagram together.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use mirror_common::flow::{self, Flow};
+
+use crate::maps::{DATAGRAMS, Datagram};
+
+/// How long a datagram's number is not taken for another's. Senders use a number again after 65,536
+/// datagrams; fragments that a network reordered are milliseconds apart.
+const LIFETIME_NS: u64 = 1_000_000_000;
+
+/// The flow hash of a frame. Only a datagram's first fragment has ports, so its hash is kept for the
+/// others; where another one comes first, all follow that one.
+#[inline(always)]
+pub fn flow_hash(flow: &Flow) -> u32 {
+    let own = flow.hash();
+    let Flow::Ip(packet) = flow else {
+        return own;
+    };
+    let Some(fragment) = packet.fragment else {
+        return own;
+    };
+    let key = flow::datagram(packet, fragment);
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if let Some(known) = DATAGRAMS.get_ptr(&key) {
+        // SAFETY: the map's values stay in place while a program runs; another processor may recycle
+        // this one, which at worst sends a fragment another way.
+        let known = unsafe { *known };
+        if now.wrapping_sub(known.since_ns) < LIFETIME_NS {
+            return known.flow_hash;
+        }
+    }
+    let entry = Datagram { since_ns: now, flow_hash: own, reserved: 0 };
+    // A full map evicts; an update that fails only means that later fragments find their own way.
+    let _ = DATAGRAMS.insert(&key, &entry, 0);
+    own
+}

@@ -1,0 +1,58 @@
+//! The maps, and the settings that user space writes before loading.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuHashMap, RingBuf},
+    macros::btf_map,
+};
+use mirror_common::{
+    counters::HookCounters,
+    own::Path,
+    record::{Doorbell, RINGS_MAX},
+    settings::Settings,
+};
+
+/// One entry per interface and direction ([`mirror_common::counters::key`]), made before its hook is
+/// attached. Memory is taken per entry, since most hosts mirror a handful of interfaces.
+#[btf_map]
+pub static COUNTERS: PerCpuHashMap<u32, HookCounters, 8192, { BPF_F_NO_PREALLOC as usize }> =
+    PerCpuHashMap::new();
+
+/// Where the agent sends, under [`Path::number`].
+#[btf_map]
+pub static OWN_PATHS: HashMap<u64, Path, 64> = HashMap::new();
+
+/// The flow hash of datagrams whose fragments are passing by, under [`mirror_common::flow::datagram`].
+#[btf_map]
+pub static DATAGRAMS: LruHashMap<u64, Datagram, 4096> = LruHashMap::new();
+
+/// Value of [`DATAGRAMS`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Datagram {
+    /// `CLOCK_MONOTONIC` in nanoseconds when the first fragment passed.
+    pub since_ns: u64,
+    /// The flow hash that all fragments take.
+    pub flow_hash: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// The rings. User space makes them, as many as it has threads; the template's size means nothing.
+#[btf_map]
+pub static RINGS: ArrayOfMaps<RingBuf<u8, 4096>, RINGS_MAX> = ArrayOfMaps::new();
+
+/// One for each ring, mapped into the agent.
+#[btf_map]
+pub static DOORBELLS: Array<Doorbell, RINGS_MAX, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings { rings: 1, frame_max: 0, sensor_port: 0, time_stamps: 0 };
+
+/// What user space decided.
+#[inline(always)]
+pub fn settings() -> Settings {
+    // SAFETY: a read of a static. Volatile, because the value is replaced before loading and the
+    // compiler must not use the one written here.
+    unsafe { core::ptr::read_volatile(&raw const SETTINGS) }
+}

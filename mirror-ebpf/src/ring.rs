@@ -1,0 +1,131 @@
+//! Copies a frame once, into a record of its size class.
+
+use core::hint::black_box;
+
+use aya_ebpf::{
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    btf_maps::RingBuf,
+    helpers::generated::{bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit},
+};
+use mirror_common::{
+    ethernet::TAG_LEN,
+    flow,
+    record::{HEADER_LEN, RecordHeader, SIZE_CLASSES},
+};
+
+use crate::{
+    maps::{DOORBELLS, RINGS, settings},
+    skb::{BEFORE_TAG, Skb},
+};
+
+/// What became of a frame.
+pub enum Copied {
+    Whole,
+    NoRoom,
+    Unreadable,
+    TooLong,
+}
+
+type Ring = RingBuf<u8, 4096>;
+type Tag = [u8; TAG_LEN as usize];
+
+/// Tries the size classes in ascending order. The classes are constants, so each comparison guards code
+/// for its own size, which is what the verifier asks of a reservation.
+#[inline(always)]
+pub fn copy_into_ring(skb: Skb, tag: Option<Tag>, header: &RecordHeader) -> Copied {
+    let index = flow::ring(header.flow_hash, settings().rings);
+    let Some(ring) = RINGS.get(index) else {
+        return Copied::NoRoom;
+    };
+    macro_rules! try_class {
+        ($($class:literal)*) => {$(
+            if header.captured_len <= SIZE_CLASSES[$class] as u32 {
+                return copy::<{ SIZE_CLASSES[$class] }>(skb, tag, header, ring, index);
+            }
+        )*};
+    }
+    const { assert!(SIZE_CLASSES.len() == 12, "every class has its line below") }
+    try_class!(0 1 2 3 4 5 6 7 8 9 10 11);
+    Copied::TooLong
+}
+
+#[inline(always)]
+fn copy<const ROOM: usize>(
+    skb: Skb,
+    tag: Option<Tag>,
+    header: &RecordHeader,
+    ring: &Ring,
+    index: u32,
+) -> Copied {
+    // SAFETY: the ring comes out of the map of rings; the size is a constant.
+    let record =
+        unsafe { bpf_ringbuf_reserve((&raw const *ring).cast_mut().cast(), (HEADER_LEN + ROOM) as u64, 0) };
+    if record.is_null() {
+        return Copied::NoRoom;
+    }
+    // SAFETY: the record has room for the header and ROOM bytes, and the kernel aligns it to 8.
+    let frame = unsafe {
+        record.cast::<RecordHeader>().write(*header);
+        record.cast::<u8>().add(HEADER_LEN)
+    };
+    // SAFETY: `frame` points to ROOM bytes.
+    if !unsafe { copy_frame::<ROOM>(skb, tag, frame, header.captured_len) } {
+        // SAFETY: the record was reserved above and is given back once.
+        unsafe { bpf_ringbuf_discard(record, u64::from(BPF_RB_NO_WAKEUP)) };
+        return Copied::Unreadable;
+    }
+    // After the reservation on purpose: see `Doorbell` and the reader's way of going to sleep.
+    let wake_up = answer_doorbell(index);
+    // SAFETY: the record was reserved above and is handed over once.
+    unsafe { bpf_ringbuf_submit(record, wake_up) };
+    Copied::Whole
+}
+
+/// Copies the frame of `len` bytes, with its tag put back where it was on the wire.
+///
+/// # Safety
+///
+/// `to` has room for ROOM bytes.
+#[inline(always)]
+unsafe fn copy_frame<const ROOM: usize>(skb: Skb, tag: Option<Tag>, to: *mut u8, len: u32) -> bool {
+    // The caller's comparison bounds the length already. The compiler knows, and may keep that knowledge
+    // in another register than the one that the verifier looks at; hidden behind the black box the
+    // length has to be compared again, right where it is used.
+    let len = black_box(len);
+    let Some(tag) = tag else {
+        // SAFETY: the comparison keeps the copy within ROOM.
+        return len > 0 && len <= ROOM as u32 && unsafe { skb.copy(0, to, len) };
+    };
+    const TAG_END: u32 = BEFORE_TAG + TAG_LEN;
+    if len <= TAG_END || len > ROOM as u32 {
+        return false;
+    }
+    let rest = black_box(len - TAG_END);
+    if rest == 0 || rest > ROOM as u32 - TAG_END {
+        return false;
+    }
+    // SAFETY: addresses, tag and rest end at `len`, which is at most ROOM.
+    unsafe {
+        to.add(BEFORE_TAG as usize).cast::<Tag>().write_unaligned(tag);
+        skb.copy(0, to, BEFORE_TAG) && skb.copy(BEFORE_TAG, to.add(TAG_END as usize), rest)
+    }
+}
+
+/// Whether the reader sleeps and has to be woken. While it works nobody wakes it: a wake-up costs more
+/// than everything else that is done for a frame.
+#[inline(always)]
+fn answer_doorbell(index: u32) -> u64 {
+    let Some(doorbell) = DOORBELLS.get_ptr_mut(index) else {
+        return u64::from(BPF_RB_NO_WAKEUP);
+    };
+    // SAFETY: the array's values stay in place. Volatile, because the agent writes the flag too. Two
+    // hooks that see it at once wake the reader twice, which does no harm.
+    unsafe {
+        let armed = &raw mut (*doorbell).armed;
+        if armed.read_volatile() == 0 {
+            return u64::from(BPF_RB_NO_WAKEUP);
+        }
+        armed.write_volatile(0);
+    }
+    u64::from(BPF_RB_FORCE_WAKEUP)
+}

@@ -1,0 +1,84 @@
+//! The Debian packages whose programs the end-to-end tests use.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{command, privilege};
+
+/// What shows that a package is there.
+enum Proof {
+    Command(&'static str),
+    File(&'static str),
+}
+
+impl Proof {
+    fn holds(&self) -> bool {
+        match self {
+            Self::Command(name) => command::find(name).is_some(),
+            Self::File(path) => Path::new(path).exists(),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Command(name) | Self::File(name) => name,
+        }
+    }
+}
+
+/// Package, and its proof. Scapy is imported by Debian's own Python, not by one that comes earlier on the
+/// `PATH`, hence the files.
+const NEEDED: [(&str, Proof); 10] = [
+    ("iproute2", Proof::Command("ip")),
+    ("iputils-ping", Proof::Command("ping")),
+    ("tcpdump", Proof::Command("tcpdump")),
+    ("tshark", Proof::Command("tshark")),
+    ("ethtool", Proof::Command("ethtool")),
+    ("bpftool", Proof::Command("bpftool")),
+    ("iperf3", Proof::Command("iperf3")),
+    ("curl", Proof::Command("curl")),
+    ("python3", Proof::File("/usr/bin/python3")),
+    ("python3-scapy", Proof::File("/usr/lib/python3/dist-packages/scapy/__init__.py")),
+];
+
+/// Installs the packages that are missing; does nothing when none is.
+///
+/// # Errors
+///
+/// Some are missing, and there is no apt-get, or no right to use it, or it failed.
+pub fn ensure() -> Result<()> {
+    let (packages, proofs): (Vec<_>, Vec<_>) = NEEDED
+        .iter()
+        .filter(|(_, proof)| !proof.holds())
+        .map(|(package, proof)| (*package, proof.name()))
+        .unzip();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if command::find("apt-get").is_none() {
+        bail!(
+            "the end-to-end tests need {}, and there is no apt-get here: install what Debian calls {}",
+            proofs.join(", "),
+            packages.join(" ")
+        );
+    }
+    eprintln!("setup: installing the Debian packages {}", packages.join(" "));
+    install(&packages).with_context(|| format!("cannot install {}", packages.join(" ")))
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    command::run_before(apt_get()?.arg("update"))?;
+    command::run_before(apt_get()?.args(["install", "-y", "--no-install-recommends"]).args(packages))
+}
+
+/// apt-get as root, with little to say and nothing to ask.
+fn apt_get() -> Result<Command> {
+    // Through env, because sudo hands no variables on.
+    let mut command = privilege::as_root("env")?;
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]).stdin(Stdio::null());
+    Ok(command)
+}
