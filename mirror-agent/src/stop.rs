@@ -59,11 +59,7 @@ fn catch(signal: libc::c_int) -> io::Result<()> {
         libc::sigemptyset(&mut action.sa_mask);
         libc::sigaction(signal, &action, std::ptr::null_mut())
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 extern "C" fn handle(signal: libc::c_int) {
@@ -91,10 +87,7 @@ extern "C" fn handle(signal: libc::c_int) {
 
 /// Nanoseconds since some point in the past, never 0. `Instant` promises nothing for signal handlers.
 fn monotonic_ns() -> i64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is live; the clock exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
     (now.tv_sec * 1_000_000_000 + now.tv_nsec).max(1)

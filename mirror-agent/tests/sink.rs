@@ -18,9 +18,7 @@ use mirror_agent::{
     sink::{Sink, SinkArgs},
 };
 use mirror_common::vxlan;
-use pcap_file::pcapng::{
-    Block, PcapNgReader, blocks::interface_description::InterfaceDescriptionOption,
-};
+use pcap_file::pcapng::{Block, PcapNgReader, blocks::interface_description::InterfaceDescriptionOption};
 
 /// Long enough for a slow machine, short enough to notice.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,10 +63,7 @@ fn frames_are_counted_and_captured_in_order_and_a_stop_drains_the_socket() {
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     sender.connect(sink.local_addr().unwrap()).unwrap();
 
-    let started = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_nanos();
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     let mut expected = Vec::new();
     // Few and small enough for the receive buffer that a user without privilege gets by default.
     for number in 0..200_u32 {
@@ -85,17 +80,8 @@ fn frames_are_counted_and_captured_in_order_and_a_stop_drains_the_socket() {
     drop(request);
     let tally = sink.run(stop.as_fd()).unwrap();
 
-    assert_eq!(
-        (tally.datagrams, tally.frames, tally.malformed),
-        (210, 200, 10)
-    );
-    assert_eq!(
-        tally.bytes,
-        expected
-            .iter()
-            .map(|(_, frame)| frame.len() as u64)
-            .sum::<u64>()
-    );
+    assert_eq!((tally.datagrams, tally.frames, tally.malformed), (210, 200, 10));
+    assert_eq!(tally.bytes, expected.iter().map(|(_, frame)| frame.len() as u64).sum::<u64>());
     assert_eq!(tally.vnis, [(7, 100), (vxlan::VNI_MAX, 100)].into());
     assert_eq!(tally.kernel_drops, 0);
 
@@ -133,18 +119,14 @@ fn a_duration_ends_it_with_an_empty_capture_that_readers_take() {
     let tally = Sink::open(&arguments).unwrap().run(stop.as_fd()).unwrap();
     assert_eq!(tally.datagrams, 0);
     let mut capture = PcapNgReader::new(File::open(&path).unwrap()).unwrap();
-    assert!(matches!(
-        capture.next_block().unwrap().unwrap().0,
-        Block::InterfaceDescription(_)
-    ));
+    assert!(matches!(capture.next_block().unwrap().unwrap().0, Block::InterfaceDescription(_)));
     assert!(capture.next_block().is_none());
 }
 
 /// An address that nobody else uses, for the program itself, which takes no port 0.
 fn free_address(host: u8) -> SocketAddr {
     let [.., high, low] = std::process::id().to_be_bytes();
-    let socket =
-        UdpSocket::bind(SocketAddr::from(([127, host, high, low.clamp(1, 254)], 0))).unwrap();
+    let socket = UdpSocket::bind(SocketAddr::from(([127, host, high, low.clamp(1, 254)], 0))).unwrap();
     socket.local_addr().unwrap()
 }
 
@@ -169,25 +151,14 @@ impl Program {
         let mut line = String::new();
         while !line.starts_with("listening on ") {
             line.clear();
-            assert_ne!(
-                stderr.read_line(&mut line).unwrap(),
-                0,
-                "it ended before it listened"
-            );
+            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended before it listened");
         }
         assert_eq!(line, format!("listening on {address}\n"));
-        Self {
-            child,
-            address,
-            stderr,
-        }
+        Self { child, address, stderr }
     }
 
     fn send(&self, payload: &[u8]) {
-        UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .send_to(payload, self.address)
-            .unwrap();
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(payload, self.address).unwrap();
     }
 
     fn signal(&self, signal: i32) {
@@ -220,11 +191,8 @@ impl Drop for Program {
 }
 
 fn fails(words: &[&str]) -> (Option<i32>, String) {
-    let Output { status, stderr, .. } = Command::new(env!("CARGO_BIN_EXE_mirror-agent"))
-        .arg("sink")
-        .args(words)
-        .output()
-        .unwrap();
+    let Output { status, stderr, .. } =
+        Command::new(env!("CARGO_BIN_EXE_mirror-agent")).arg("sink").args(words).output().unwrap();
     (status.code(), String::from_utf8(stderr).unwrap())
 }
 
@@ -234,10 +202,7 @@ fn a_frame_reaches_a_pipe_at_once_and_the_report_stays_out_of_it() {
     program.send(&datagram(4242, b"frame one, long enough"));
     let mut capture = PcapNgReader::new(program.child.stdout.take().unwrap()).unwrap();
     let (name, _, frame) = next_frame(&mut capture).unwrap();
-    assert_eq!(
-        (name.as_str(), &frame[..]),
-        ("vxlan4242", &b"frame one, long enough"[..])
-    );
+    assert_eq!((name.as_str(), &frame[..]), ("vxlan4242", &b"frame one, long enough"[..]));
 
     // Twice, as timeout(1) does.
     program.signal(libc::SIGTERM);
@@ -248,11 +213,7 @@ fn a_frame_reaches_a_pipe_at_once_and_the_report_stays_out_of_it() {
         rest,
         "{\"schema\":1,\"datagrams\":1,\"frames\":1,\"bytes\":22,\"malformed\":0,\"vnis\":{\"4242\":1},\"kernel_drops\":0}\n"
     );
-    assert_eq!(
-        next_frame(&mut capture),
-        None,
-        "nothing but the capture on standard output"
-    );
+    assert_eq!(next_frame(&mut capture), None, "nothing but the capture on standard output");
 }
 
 #[test]

@@ -117,10 +117,7 @@ impl<W: Write> CaptureWriter<W> {
     /// more captured bytes than `original_len` and for a frame that no block can hold (4 GiB).
     pub fn write_frame(&mut self, frame: &Frame<'_>) -> io::Result<()> {
         if frame.interface >= self.interface_count() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "frame of an unknown interface",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "frame of an unknown interface"));
         }
         write_enhanced_packet(self.blocks.get_mut(), frame)
     }
@@ -154,20 +151,12 @@ fn write_enhanced_packet(out: &mut impl Write, frame: &Frame<'_>) -> io::Result<
 
     let captured = frame.data.iter().map(|part| part.len()).sum::<usize>();
     let options = frame.direction.map(flags_option);
-    let block_len =
-        captured.next_multiple_of(4) + FIXED_LEN + options.map_or(0, |bytes| bytes.len());
-    let (Ok(captured_len), Ok(block_len)) = (u32::try_from(captured), u32::try_from(block_len))
-    else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "frame too long for a capture",
-        ));
+    let block_len = captured.next_multiple_of(4) + FIXED_LEN + options.map_or(0, |bytes| bytes.len());
+    let (Ok(captured_len), Ok(block_len)) = (u32::try_from(captured), u32::try_from(block_len)) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "frame too long for a capture"));
     };
     if frame.original_len < captured_len {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "frame captured longer than it was",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "frame captured longer than it was"));
     }
 
     let fields = [

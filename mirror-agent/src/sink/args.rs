@@ -57,9 +57,7 @@ pub enum ReportFormat {
 
 /// `192.0.2.1`, `192.0.2.1:4789`, `::`, `[::]` or `[::]:4789`.
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    let bracketed = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let address = if let Ok(address) = text.parse::<SocketAddr>() {
         address
     } else if let Ok(ip) = text.parse::<IpAddr>() {
@@ -67,23 +65,19 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     } else if let Some(Ok(ip)) = bracketed.map(str::parse::<Ipv6Addr>) {
         SocketAddr::new(ip.into(), vxlan::PORT)
     } else {
-        return Err(
-            "expected an address of this host, as in 192.0.2.1, 192.0.2.1:4789 or [::]:4789".into(),
-        );
+        return Err("expected an address of this host, as in 192.0.2.1, 192.0.2.1:4789 or [::]:4789".into());
     };
     if address.port() == 0 {
         return Err(
-            "port 0 would be any free port, which no mirror could know: give one from 1 to 65535"
-                .into(),
+            "port 0 would be any free port, which no mirror could know: give one from 1 to 65535".into()
         );
     }
     Ok(address)
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| {
-        format!("{error}; expected a number with a unit, as in 500ms, 90s or 5m")
-    })?;
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; expected a number with a unit, as in 500ms, 90s or 5m"))?;
     if duration.is_zero() {
         return Err("must be longer than zero".into());
     }
@@ -104,11 +98,7 @@ mod tests {
             ("[::1]", "[::1]:4789"),
             ("[::1]:65535", "[::1]:65535"),
         ] {
-            assert_eq!(
-                parse_listen(text).unwrap(),
-                expected.parse::<SocketAddr>().unwrap(),
-                "{text}"
-            );
+            assert_eq!(parse_listen(text).unwrap(), expected.parse::<SocketAddr>().unwrap(), "{text}");
         }
     }
 

@@ -26,11 +26,7 @@ impl Capture {
     pub fn create(path: &Path) -> io::Result<Self> {
         let mut writer = CaptureWriter::create(path)?;
         writer.flush()?;
-        Ok(Self {
-            writer,
-            interfaces: BTreeMap::new(),
-            unflushed: false,
-        })
+        Ok(Self { writer, interfaces: BTreeMap::new(), unflushed: false })
     }
 
     /// Appends a frame of network `vni` that arrived at `time_ns` (since the epoch).
@@ -48,13 +44,7 @@ impl Capture {
             }
         };
         let original_len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        self.writer.write_frame(&Frame {
-            interface,
-            time_ns,
-            direction: None,
-            original_len,
-            data: &[frame],
-        })
+        self.writer.write_frame(&Frame { interface, time_ns, direction: None, original_len, data: &[frame] })
     }
 
     /// Whether there are frames that readers cannot see yet.

@@ -41,11 +41,7 @@ pub fn run(args: SinkArgs) -> Result<()> {
     let sink = Sink::open(&args)?;
     report::notice(format_args!("listening on {}", sink.local_addr()?));
     let tally = sink.run(stop)?;
-    report::write(
-        &tally,
-        args.report,
-        args.write.as_deref() == Some(Path::new(STDOUT)),
-    )
+    report::write(&tally, args.report, args.write.as_deref() == Some(Path::new(STDOUT)))
 }
 
 /// A sink that listens. One socket feeds it; a second would be a second `Sink` with a tally of its own.
@@ -132,18 +128,11 @@ impl Sink {
     fn receive_until_end(&mut self, stop: BorrowedFd<'_>) -> Result<End> {
         let started = Instant::now();
         // `None`, also after 2^64 seconds, is never.
-        let deadline = self
-            .duration
-            .and_then(|duration| started.checked_add(duration));
-        let mut stats = self
-            .stats_interval
-            .map(|interval| Stats::new(interval, started));
+        let deadline = self.duration.and_then(|duration| started.checked_add(duration));
+        let mut stats = self.stats_interval.map(|interval| Stats::new(interval, started));
         let mut batches = 0_u32;
         loop {
-            let wake = [deadline, stats.as_ref().and_then(Stats::due)]
-                .into_iter()
-                .flatten()
-                .min();
+            let wake = [deadline, stats.as_ref().and_then(Stats::due)].into_iter().flatten().min();
             let unflushed = self.capture.as_ref().is_some_and(Capture::unflushed);
             let timeout = if unflushed {
                 Some(Duration::ZERO)
@@ -189,12 +178,7 @@ impl Sink {
         let until_ns = receive::now_ns();
         while self.receive_batch()? > 0 {
             let end = self.take_batch(until_ns)?;
-            if end.is_some()
-                || self
-                    .batch
-                    .datagrams()
-                    .any(|datagram| datagram.time_ns > until_ns)
-            {
+            if end.is_some() || self.batch.datagrams().any(|datagram| datagram.time_ns > until_ns) {
                 return Ok(end);
             }
         }
@@ -202,18 +186,12 @@ impl Sink {
     }
 
     fn receive_batch(&mut self) -> Result<usize> {
-        self.batch
-            .receive(self.socket.as_fd())
-            .context("cannot receive datagrams")
+        self.batch.receive(self.socket.as_fd()).context("cannot receive datagrams")
     }
 
     /// Counts and writes the datagrams of the batch that arrived by `until_ns`.
     fn take_batch(&mut self, until_ns: u64) -> Result<Option<End>> {
-        for datagram in self
-            .batch
-            .datagrams()
-            .take_while(|datagram| datagram.time_ns <= until_ns)
-        {
+        for datagram in self.batch.datagrams().take_while(|datagram| datagram.time_ns <= until_ns) {
             let Some((vni, frame)) = self.tally.count(datagram.payload) else {
                 continue;
             };
@@ -238,8 +216,7 @@ impl Sink {
     }
 
     fn read_drops(&mut self) -> Result<()> {
-        let drops = socket::drops(self.socket.as_fd())
-            .context("cannot read the socket's count of drops")?;
+        let drops = socket::drops(self.socket.as_fd()).context("cannot read the socket's count of drops")?;
         self.tally.kernel_drops += u64::from(drops.wrapping_sub(self.drops_seen));
         self.drops_seen = drops;
         Ok(())
@@ -256,12 +233,7 @@ struct Stats {
 
 impl Stats {
     fn new(interval: Duration, now: Instant) -> Self {
-        Self {
-            interval,
-            told_at: now,
-            told_frames: 0,
-            told_bytes: 0,
-        }
+        Self { interval, told_at: now, told_frames: 0, told_bytes: 0 }
     }
 
     fn due(&self) -> Option<Instant> {
@@ -274,14 +246,8 @@ impl Stats {
 
     fn tell(&mut self, tally: &Tally, now: Instant) {
         let period = now.saturating_duration_since(self.told_at);
-        let (frames, bytes) = (
-            tally.frames - self.told_frames,
-            tally.bytes - self.told_bytes,
-        );
-        report::notice(format_args!(
-            "{}",
-            report::progress(tally, frames, bytes, period)
-        ));
+        let (frames, bytes) = (tally.frames - self.told_frames, tally.bytes - self.told_bytes);
+        report::notice(format_args!("{}", report::progress(tally, frames, bytes, period)));
         (self.told_frames, self.told_bytes) = (tally.frames, tally.bytes);
         self.told_at = now;
     }
@@ -289,15 +255,9 @@ impl Stats {
 
 fn cannot_write(path: &Path, error: &io::Error) -> anyhow::Error {
     let what = match error.kind() {
-        io::ErrorKind::StorageFull => {
-            "no space left on device: free some, or write elsewhere with -w".into()
-        }
+        io::ErrorKind::StorageFull => "no space left on device: free some, or write elsewhere with -w".into(),
         _ => error.to_string(),
     };
-    let name = if path == Path::new(STDOUT) {
-        "standard output".into()
-    } else {
-        path.display().to_string()
-    };
+    let name = if path == Path::new(STDOUT) { "standard output".into() } else { path.display().to_string() };
     anyhow!("cannot write {name}: {what}")
 }

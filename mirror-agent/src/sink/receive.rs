@@ -41,12 +41,7 @@ pub struct Batch {
 impl Batch {
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            buffers: vec![0; BATCH * STRIDE].into(),
-            lengths: [0; BATCH],
-            times_ns: [0; BATCH],
-            filled: 0,
-        }
+        Self { buffers: vec![0; BATCH * STRIDE].into(), lengths: [0; BATCH], times_ns: [0; BATCH], filled: 0 }
     }
 
     /// Replaces what is held by what `socket` has queued, up to a batch of it; waits for nothing.
@@ -59,10 +54,7 @@ impl Batch {
         let mut buffers = self.buffers.chunks_exact_mut(STRIDE);
         let mut parts: [libc::iovec; BATCH] = array::from_fn(|_| {
             let buffer = buffers.next().unwrap_or_default();
-            libc::iovec {
-                iov_base: buffer.as_mut_ptr().cast(),
-                iov_len: buffer.len(),
-            }
+            libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() }
         });
         let mut controls = [Control([0; CONTROL_LEN]); BATCH];
         let mut messages: [libc::mmsghdr; BATCH] = array::from_fn(|index| {
@@ -105,16 +97,9 @@ impl Batch {
 
     /// What the last call received, in the order of the queue.
     pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
-        let held = self
-            .buffers
-            .chunks_exact(STRIDE)
-            .zip(self.lengths)
-            .zip(self.times_ns);
+        let held = self.buffers.chunks_exact(STRIDE).zip(self.lengths).zip(self.times_ns);
         held.take(self.filled)
-            .map(|((buffer, length), time_ns)| Datagram {
-                payload: &buffer[..length],
-                time_ns,
-            })
+            .map(|((buffer, length), time_ns)| Datagram { payload: &buffer[..length], time_ns })
     }
 }
 
@@ -127,9 +112,7 @@ impl Default for Batch {
 /// The clock that the kernel's time stamps come from.
 #[must_use]
 pub fn now_ns() -> u64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -149,11 +132,7 @@ unsafe fn arrival_ns(message: &libc::msghdr) -> Option<u64> {
             && header.cmsg_len as usize >= unsafe { libc::CMSG_LEN(size_of::<libc::timespec>() as u32) } as usize
         {
             // SAFETY: the length says that a timespec follows the header; it may be unaligned.
-            let time = unsafe {
-                libc::CMSG_DATA(control)
-                    .cast::<libc::timespec>()
-                    .read_unaligned()
-            };
+            let time = unsafe { libc::CMSG_DATA(control).cast::<libc::timespec>().read_unaligned() };
             let seconds = u64::try_from(time.tv_sec).ok()?;
             let nanoseconds = u64::try_from(time.tv_nsec).ok()?;
             return seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds);
@@ -188,12 +167,7 @@ mod tests {
             assert_eq!(batch.receive(receiver.as_fd()).unwrap(), expected);
             for datagram in batch.datagrams() {
                 assert!((before..=now_ns()).contains(&datagram.time_ns));
-                assert!(
-                    datagram
-                        .payload
-                        .iter()
-                        .all(|&byte| usize::from(byte) == seen.len())
-                );
+                assert!(datagram.payload.iter().all(|&byte| usize::from(byte) == seen.len()));
                 seen.push(datagram.payload.len());
             }
         }

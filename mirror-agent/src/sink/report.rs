@@ -56,14 +56,7 @@ fn text(tally: &Tally) -> String {
 }
 
 fn counts(tally: &Tally) -> String {
-    let Tally {
-        datagrams,
-        frames,
-        bytes,
-        malformed,
-        kernel_drops,
-        ..
-    } = tally;
+    let Tally { datagrams, frames, bytes, malformed, kernel_drops, .. } = tally;
     format!(
         "received {frames} frames ({bytes} bytes) in {datagrams} datagrams, {malformed} malformed, \
          {kernel_drops} dropped by the kernel"
@@ -77,15 +70,7 @@ mod tests {
 
     fn tally() -> Tally {
         let vnis = [(10, 2), (9, 1)].into();
-        Tally {
-            datagrams: 4,
-            frames: 3,
-            bytes: 180,
-            malformed: 1,
-            vnis,
-            kernel_drops: 5,
-            ..Tally::new()
-        }
+        Tally { datagrams: 4, frames: 3, bytes: 180, malformed: 1, vnis, kernel_drops: 5, ..Tally::new() }
     }
 
     #[test]

@@ -19,17 +19,12 @@ pub fn open(address: SocketAddr, rcvbuf: u32) -> Result<UdpSocket> {
         .map_err(|error| anyhow!(advice(&error)))
         .with_context(|| format!("cannot listen on {address}"))?;
     set_receive_buffer(&socket, rcvbuf).context("cannot set the size of the receive buffer")?;
-    set_option(&socket, libc::SO_TIMESTAMPNS, 1)
-        .context("cannot switch on the time stamps of the socket")?;
+    set_option(&socket, libc::SO_TIMESTAMPNS, 1).context("cannot switch on the time stamps of the socket")?;
     Ok(socket.into())
 }
 
 fn bind(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         // Users of [::] expect IPv4 too, whatever net.ipv6.bindv6only says.
         socket.set_only_v6(false)?;
@@ -89,11 +84,7 @@ fn set_option(socket: &Socket, option: libc::c_int, value: libc::c_int) -> io::R
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Datagrams that `socket` lost since it was opened, modulo 2^32: its receive buffer was full, or their
@@ -118,11 +109,7 @@ pub fn drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
             &mut length,
         )
     };
-    if result == 0 {
-        Ok(info[DROPS])
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(info[DROPS]) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
@@ -138,9 +125,7 @@ mod tests {
         let address = first.local_addr().unwrap();
         let error = format!("{:#}", open(address, 4096).unwrap_err());
         assert!(
-            error.starts_with(&format!(
-                "cannot listen on {address}: address already in use: "
-            )),
+            error.starts_with(&format!("cannot listen on {address}: address already in use: ")),
             "{error}"
         );
         assert!(!error.contains('\n'));
@@ -148,14 +133,8 @@ mod tests {
 
     #[test]
     fn an_address_of_another_host_is_named() {
-        let error = format!(
-            "{:#}",
-            open("192.0.2.1:4789".parse().unwrap(), 4096).unwrap_err()
-        );
-        assert!(
-            error.starts_with("cannot listen on 192.0.2.1:4789: no interface of this host"),
-            "{error}"
-        );
+        let error = format!("{:#}", open("192.0.2.1:4789".parse().unwrap(), 4096).unwrap_err());
+        assert!(error.starts_with("cannot listen on 192.0.2.1:4789: no interface of this host"), "{error}");
     }
 
     #[test]
@@ -165,10 +144,7 @@ mod tests {
             return;
         };
         let port = receiver.local_addr().unwrap().port();
-        UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .send_to(b"four", ("127.0.0.1", port))
-            .unwrap();
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"four", ("127.0.0.1", port)).unwrap();
         let mut buffer = [0; 8];
         assert_eq!(receiver.recv(&mut buffer).unwrap(), 4);
     }
@@ -179,9 +155,7 @@ mod tests {
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         assert_eq!(drops(receiver.as_fd()).unwrap(), 0);
         for _ in 0..100 {
-            sender
-                .send_to(&[0; 1000], receiver.local_addr().unwrap())
-                .unwrap();
+            sender.send_to(&[0; 1000], receiver.local_addr().unwrap()).unwrap();
         }
         receiver.set_nonblocking(true).unwrap();
         let mut received = 0;

@@ -77,16 +77,9 @@ mod tests {
         let large = datagram(vxlan::VNI_MAX, &[1; 9000]);
         let small = datagram(0, &[2; 14]);
         assert_eq!(tally.count(&large), Some((vxlan::VNI_MAX, &[1; 9000][..])));
-        assert_eq!(
-            tally.count(&small),
-            Some((0, &[2; 14][..])),
-            "an Ethernet header alone is a frame"
-        );
+        assert_eq!(tally.count(&small), Some((0, &[2; 14][..])), "an Ethernet header alone is a frame");
         assert_eq!(tally.count(&small), Some((0, &[2; 14][..])));
-        assert_eq!(
-            (tally.datagrams, tally.frames, tally.bytes, tally.malformed),
-            (3, 3, 9028, 0)
-        );
+        assert_eq!((tally.datagrams, tally.frames, tally.bytes, tally.malformed), (3, 3, 9028, 0));
         assert_eq!(tally.vnis, BTreeMap::from([(0, 2), (vxlan::VNI_MAX, 1)]));
     }
 
@@ -106,11 +99,7 @@ mod tests {
         for case in &cases {
             assert_eq!(tally.count(case), None, "{case:?}");
         }
-        let expected = Tally {
-            datagrams: cases.len() as u64,
-            malformed: cases.len() as u64,
-            ..Tally::new()
-        };
+        let expected = Tally { datagrams: cases.len() as u64, malformed: cases.len() as u64, ..Tally::new() };
         assert_eq!(tally, expected);
     }
 

@@ -34,26 +34,14 @@ pub fn wait(
         revents: 0,
     };
     // No events asked of the output: poll(2) tells of errors and hang-ups all the same.
-    let mut entries = [
-        entry(Some(socket), libc::POLLIN),
-        entry(Some(stop), libc::POLLIN),
-        entry(output, 0),
-    ];
+    let mut entries = [entry(Some(socket), libc::POLLIN), entry(Some(stop), libc::POLLIN), entry(output, 0)];
     // SAFETY: the pointer and the count are those of a live array.
     let result = unsafe {
-        libc::poll(
-            entries.as_mut_ptr(),
-            entries.len() as libc::nfds_t,
-            timeout.map_or(-1, milliseconds),
-        )
+        libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout.map_or(-1, milliseconds))
     };
     if result < 0 {
         let error = io::Error::last_os_error();
-        return if error.kind() == io::ErrorKind::Interrupted {
-            Ok(Ready::default())
-        } else {
-            Err(error)
-        };
+        return if error.kind() == io::ErrorKind::Interrupted { Ok(Ready::default()) } else { Err(error) };
     }
     let [socket, stop, output] = entries.map(|entry| entry.revents);
     Ok(Ready {

@@ -28,13 +28,7 @@ fn read_back(bytes: &[u8]) -> Vec<Seen> {
             _ => None,
         });
         let time_ns = u64::try_from(packet.timestamp.as_nanos()).unwrap();
-        seen.push((
-            name.unwrap(),
-            time_ns,
-            flags,
-            packet.original_len,
-            packet.data.to_vec(),
-        ));
+        seen.push((name.unwrap(), time_ns, flags, packet.original_len, packet.data.to_vec()));
     }
     seen
 }
@@ -49,13 +43,7 @@ fn bytes(mut capture: CaptureWriter<Vec<u8>>) -> Vec<u8> {
 }
 
 fn frame<'a>(data: &'a [&'a [u8]]) -> Frame<'a> {
-    Frame {
-        interface: 0,
-        time_ns: 1,
-        direction: None,
-        original_len: 60,
-        data,
-    }
+    Frame { interface: 0, time_ns: 1, direction: None, original_len: 60, data }
 }
 
 #[test]
@@ -92,12 +80,7 @@ fn interfaces_may_come_after_frames() {
     capture.add_interface("first").unwrap();
     capture.write_frame(&frame(&[b"one"])).unwrap();
     let second = capture.add_interface("second").unwrap();
-    capture
-        .write_frame(&Frame {
-            interface: second,
-            ..frame(&[b"two"])
-        })
-        .unwrap();
+    capture.write_frame(&Frame { interface: second, ..frame(&[b"two"]) }).unwrap();
     let seen = read_back(&bytes(capture));
     assert_eq!(seen[0], ("first".into(), 1, None, 60, b"one".to_vec()));
     assert_eq!(seen[1], ("second".into(), 1, None, 60, b"two".to_vec()));
@@ -106,17 +89,11 @@ fn interfaces_may_come_after_frames() {
 #[test]
 fn what_no_reader_would_take_is_refused_and_nothing_written() {
     let mut capture = capture();
-    let refused =
-        |result: io::Result<()>| result.unwrap_err().kind() == io::ErrorKind::InvalidInput;
+    let refused = |result: io::Result<()>| result.unwrap_err().kind() == io::ErrorKind::InvalidInput;
     assert!(refused(capture.write_frame(&frame(&[b"no interface yet"]))));
     capture.add_interface("eth0").unwrap();
-    assert!(
-        refused(capture.write_frame(&frame(&[&[0; 61]]))),
-        "more captured than there was"
-    );
-    assert!(refused(
-        capture.add_interface(&"x".repeat(70_000)).map(drop)
-    ));
+    assert!(refused(capture.write_frame(&frame(&[&[0; 61]]))), "more captured than there was");
+    assert!(refused(capture.add_interface(&"x".repeat(70_000)).map(drop)));
     assert_eq!(capture.interface_count(), 1);
     capture.write_frame(&frame(&[b"good"])).unwrap();
     assert_eq!(read_back(&bytes(capture)).len(), 1);
@@ -127,10 +104,7 @@ fn a_full_disk_is_reported_by_flush() {
     let mut capture = CaptureWriter::create(Path::new("/dev/full")).unwrap();
     capture.add_interface("eth0").unwrap();
     capture.write_frame(&frame(&[b"data"])).unwrap();
-    assert_eq!(
-        capture.flush().unwrap_err().kind(),
-        io::ErrorKind::StorageFull
-    );
+    assert_eq!(capture.flush().unwrap_err().kind(), io::ErrorKind::StorageFull);
 }
 
 #[test]
@@ -138,10 +112,7 @@ fn a_closed_pipe_is_reported_as_such() {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
     let mut capture = CaptureWriter::new(writer).unwrap();
-    assert_eq!(
-        capture.flush().unwrap_err().kind(),
-        io::ErrorKind::BrokenPipe
-    );
+    assert_eq!(capture.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
 
 prop_compose! {
