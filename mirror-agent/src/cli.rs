@@ -32,7 +32,10 @@ pub struct Cli {
 
 /// What to do instead of mirroring.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Receive mirrored frames: take them out of VXLAN, count them, write them to a capture
+    Sink(crate::sink::SinkArgs),
+}
 
 /// Options of the main job.
 #[derive(Debug, Args)]
@@ -64,8 +67,7 @@ pub struct MirrorArgs {
     /// Report at the end: text on standard error, json on standard output
     #[arg(long, value_enum, value_name = "FORM", default_value_t = ReportForm::Text)]
     pub report: ReportForm,
-    /// Bytes of each ring between kernel and agent: a power of two, at least 128KiB; KiB, MiB and GiB are
-    /// understood
+    /// Bytes of each ring between kernel and agent, a power of two; KiB, MiB and GiB are understood
     #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = ring_size)]
     pub ring_size: u32,
     /// Processors for the sending threads, one thread and ring each: 0,2-3 [default: half of them, at most
@@ -117,15 +119,26 @@ const RING_SIZE_MIN: u64 = 128 << 10;
 /// Largest ring: the kernel takes a size of 32 bits, and this is its last power of two but one.
 const RING_SIZE_MAX: u64 = 1 << 30;
 
-fn positive_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+/// A length of time with units, such as `500ms`, `90s` or `1h 30m`, longer than zero.
+///
+/// # Errors
+///
+/// What is wrong with the text.
+pub fn positive_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; expected a number with a unit, as in 500ms, 90s or 5m"))?;
     if duration.is_zero() {
-        return Err("must be longer than nothing".into());
+        return Err("must be longer than zero".into());
     }
     Ok(duration)
 }
 
-fn ring_size(text: &str) -> Result<u32, String> {
+/// A number of bytes, with or without a unit: `65536`, `64KiB`, `16MiB`.
+///
+/// # Errors
+///
+/// What is wrong with the text.
+pub fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| "not a number of bytes".to_string())?;
@@ -136,7 +149,11 @@ fn ring_size(text: &str) -> Result<u32, String> {
         "g" | "gb" | "gib" => 1 << 30,
         other => return Err(format!("{other} is not a unit: use KiB, MiB or GiB")),
     };
-    let bytes = number.saturating_mul(unit);
+    Ok(number.saturating_mul(unit))
+}
+
+fn ring_size(text: &str) -> Result<u32, String> {
+    let bytes = bytes(text)?;
     if !bytes.is_power_of_two() || !(RING_SIZE_MIN..=RING_SIZE_MAX).contains(&bytes) {
         return Err("must be a power of two from 128KiB to 1GiB".into());
     }
@@ -226,8 +243,18 @@ mod tests {
         ] {
             assert_eq!(host_and_port(text, 4789), Ok((host.to_string(), port)), "{text}");
         }
-        for text in ["", ":99", "10.0.0.2:0", "[::1]:0", "sensor:0", "sensor:65536", "sensor:x", "a b", "[::1"] {
+        for text in
+            ["", ":99", "10.0.0.2:0", "[::1]:0", "sensor:0", "sensor:65536", "sensor:x", "a b", "[::1"]
+        {
             assert!(host_and_port(text, 4789).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_need_a_unit_and_some_length() {
+        assert_eq!(positive_duration("1m 30s").unwrap(), Duration::from_secs(90));
+        for text in ["", "5", "0s", "-1s", "soon"] {
+            assert!(positive_duration(text).is_err(), "{text}");
         }
     }
 

@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use mirror_common::{record::Direction, vxlan};
 
-use crate::cli::{self, Attach, MirrorArgs, ReportForm};
+use crate::{
+    cli::{self, Attach, MirrorArgs, ReportForm},
+    output::pcapng,
+};
 
 /// The main job.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub struct Config {
     pub stats_interval: Option<Duration>,
     /// Form of the final report.
     pub report: ReportForm,
+    /// Whether standard output is taken by a capture, so that nothing else may go there.
+    pub stdout_is_capture: bool,
     /// Bytes of each ring: a power of two.
     pub ring_size: u32,
     /// Processors of the sending threads. As many rings as processors; never empty.
@@ -71,9 +76,9 @@ impl Config {
                 Output::Sensor { host, port, vni: args.vni }
             }
         };
-        let allowed = crate::affinity::allowed().map_err(|error| {
-            format!("cannot find out which processors this process may use: {error}")
-        })?;
+        let stdout_is_capture = matches!(&output, Output::File(path) if path.as_os_str() == pcapng::STDOUT);
+        let allowed = crate::affinity::allowed()
+            .map_err(|error| format!("cannot find out which processors this process may use: {error}"))?;
         let mut cpus = match &args.cpu {
             None => default_cpus(&allowed),
             Some(list) => {
@@ -99,6 +104,7 @@ impl Config {
             duration: args.duration,
             stats_interval: args.stats_interval,
             report: args.report,
+            stdout_is_capture,
             ring_size: args.ring_size,
             cpus,
             attach: args.attach,

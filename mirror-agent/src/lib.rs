@@ -7,6 +7,7 @@
 pub mod affinity;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod encap;
 pub mod kernel;
 pub mod ledger;
@@ -18,6 +19,8 @@ pub mod output;
 pub mod privileges;
 pub mod report;
 pub mod sensor;
+pub mod signals;
+pub mod sink;
 pub mod source;
 pub mod stop;
 pub mod worker;

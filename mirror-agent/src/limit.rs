@@ -42,8 +42,7 @@ impl Limit {
     pub fn take(&self, wanted: usize) -> usize {
         let take = |left: u64| Some(left.saturating_sub(wanted as u64));
         // `take` always returns a value, so both arms hold what was left before.
-        let (Ok(left) | Err(left)) =
-            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        let (Ok(left) | Err(left)) = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         usize::try_from(left).unwrap_or(usize::MAX).min(wanted)
     }
 
@@ -58,7 +57,8 @@ impl Limit {
             return;
         }
         let mut beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
-        for RecordHeader { ifindex, direction, original_len, .. } in frames.iter().map(|frame| *frame.header) {
+        for RecordHeader { ifindex, direction, original_len, .. } in frames.iter().map(|frame| *frame.header)
+        {
             let entry = beyond.entry((ifindex, direction)).or_default();
             entry.frames += 1;
             entry.bytes += u64::from(original_len);

@@ -47,9 +47,8 @@ impl Links {
     ///
     /// No netlink socket to be had.
     pub fn connect() -> Result<Self> {
-        let (connection, handle, mut messages) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
-                .context("cannot follow the host's interfaces by netlink")?;
+        let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
+            .context("cannot follow the host's interfaces by netlink")?;
         tokio::spawn(connection);
         let (sender, changes) = unbounded_channel();
         tokio::spawn(async move {

@@ -1,6 +1,56 @@
-use clap::Parser as _;
-use mirror_agent::cli::Cli;
+//! The program: what the user typed becomes a run, and what went wrong becomes an exit code.
 
-fn main() {
-    let _cli = Cli::parse();
+use std::{io::Write as _, process::ExitCode};
+
+use clap::Parser as _;
+use log::LevelFilter;
+use mirror_agent::{
+    cli::{Cli, Command},
+    config::Config,
+    live, sink,
+};
+
+/// Something failed at run time.
+const FAILED: u8 = 1;
+/// The command line is wrong, as clap has it too.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli);
+    let result = match cli.command {
+        Some(Command::Sink(args)) => sink::run(args),
+        None => match Config::new(cli.mirror) {
+            Ok(config) => live::run(config),
+            Err(error) => return fail(USAGE, &error),
+        },
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(FAILED, &format!("{error:#}")),
+    }
+}
+
+fn fail(code: u8, error: &str) -> ExitCode {
+    // Not eprintln: a closed standard error is no reason to panic. One line: causes may have several.
+    let line = error.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    let _ = writeln!(std::io::stderr(), "mirror-agent: {line}");
+    ExitCode::from(code)
+}
+
+fn start_log(cli: &Cli) {
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => LevelFilter::Error,
+        (false, 0) => LevelFilter::Warn,
+        (false, 1) => LevelFilter::Info,
+        (false, _) => LevelFilter::Debug,
+    };
+    env_logger::Builder::new()
+        .filter_level(LevelFilter::Warn)
+        .filter_module("mirror_agent", level)
+        .format(|out, record| {
+            let level = record.level().as_str().to_ascii_lowercase();
+            writeln!(out, "mirror-agent: {level}: {}", record.args())
+        })
+        .init();
 }

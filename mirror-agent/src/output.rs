@@ -4,6 +4,8 @@ use std::io;
 
 use crate::{ledger::OutputCounters, source::ring::Frame};
 
+pub mod capture;
+pub mod pcapng;
 pub mod raw_socket;
 
 /// The end of a frame's way. Each sending thread has its own.

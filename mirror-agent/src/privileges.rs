@@ -22,7 +22,8 @@ const LIVE: [Need; 3] = [
     Need { capability: CAP_PERFMON, name: "CAP_PERFMON", purpose: "to have them read packets" },
     Need { capability: CAP_NET_ADMIN, name: "CAP_NET_ADMIN", purpose: "to attach them" },
 ];
-const SEND: Need = Need { capability: CAP_NET_RAW, name: "CAP_NET_RAW", purpose: "to send from any source port" };
+const SEND: Need =
+    Need { capability: CAP_NET_RAW, name: "CAP_NET_RAW", purpose: "to send from any source port" };
 
 /// Checks that live traffic can be mirrored, and sent if `sends`.
 ///
@@ -50,8 +51,7 @@ fn missing(effective: u64, sends: bool) -> Vec<Need> {
         .chain(sends.then_some(SEND))
         // The kernel takes CAP_SYS_ADMIN for the two that were split off from it in Linux 5.8.
         .filter(|need| {
-            !(has(need.capability)
-                || matches!(need.capability, CAP_BPF | CAP_PERFMON) && has(CAP_SYS_ADMIN))
+            !(has(need.capability) || matches!(need.capability, CAP_BPF | CAP_PERFMON) && has(CAP_SYS_ADMIN))
         })
         .collect()
 }

@@ -3,12 +3,11 @@
 use std::{
     collections::BTreeMap,
     fmt::{self, Display, Formatter},
-    io::{self, Write as _},
 };
 
 use serde::Serialize;
 
-use crate::{cli::ReportForm, ledger::Ledger};
+use crate::ledger::Ledger;
 
 /// The final report. The names are the contract with whoever reads the JSON form.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -61,29 +60,6 @@ pub struct DestinationReport {
     pub bytes: u64,
 }
 
-impl Report {
-    /// Prints the report where its form belongs: JSON is data and goes to standard output, text is for
-    /// people and goes to standard error.
-    ///
-    /// # Errors
-    ///
-    /// Standard output cannot be written to.
-    pub fn print(&self, form: ReportForm) -> io::Result<()> {
-        match form {
-            ReportForm::Text => {
-                eprint!("{self}");
-                Ok(())
-            }
-            ReportForm::Json => {
-                let mut stdout = io::stdout().lock();
-                serde_json::to_writer(&mut stdout, self)?;
-                writeln!(stdout)?;
-                stdout.flush()
-            }
-        }
-    }
-}
-
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Ledger { seen, own, sent, .. } = self.frames;
@@ -108,8 +84,8 @@ impl Display for Report {
             writeln!(f, "  {count:>12} times {name} from the network")?;
         }
         match self.frames.unaccounted() {
-            0 => writeln!(f, "every frame is accounted for"),
-            count => writeln!(f, "{count} frames are unaccounted for: this is a bug, please report it"),
+            0 => write!(f, "every frame is accounted for"),
+            count => write!(f, "{count} frames are unaccounted for: this is a bug, please report it"),
         }
     }
 }
@@ -117,7 +93,8 @@ impl Display for Report {
 /// One line of counts, for `--stats-interval`.
 #[must_use]
 pub fn stats_line(ledger: &Ledger, rate: f64) -> String {
-    let mut line = format!("seen {} sent {} own {} lost {}", ledger.seen, ledger.sent, ledger.own, ledger.lost());
+    let mut line =
+        format!("seen {} sent {} own {} lost {}", ledger.seen, ledger.sent, ledger.own, ledger.lost());
     for (name, count) in losses(ledger) {
         line += &format!(" {name} {count}");
     }
@@ -145,8 +122,18 @@ mod tests {
         let json = serde_json::to_value(Report::default()).unwrap();
         let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
         let mut expected = [
-            "schema", "mode", "hook", "encap", "duration_s", "interfaces", "frames", "truncated",
-            "datagrams_sent", "bytes_sent", "send_errors", "destinations",
+            "schema",
+            "mode",
+            "hook",
+            "encap",
+            "duration_s",
+            "interfaces",
+            "frames",
+            "truncated",
+            "datagrams_sent",
+            "bytes_sent",
+            "send_errors",
+            "destinations",
         ];
         expected.sort_unstable();
         assert_eq!(names, expected);
@@ -155,8 +142,16 @@ mod tests {
         assert_eq!(
             ledger,
             [
-                "copy_failed", "filtered", "own", "rate_limited", "ring_full", "sampled_out", "seen",
-                "send_failed", "sent", "too_big"
+                "copy_failed",
+                "filtered",
+                "own",
+                "rate_limited",
+                "ring_full",
+                "sampled_out",
+                "seen",
+                "send_failed",
+                "sent",
+                "too_big"
             ]
         );
     }

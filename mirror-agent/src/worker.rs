@@ -12,13 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    affinity,
-    kernel::doorbell::Doorbell,
-    ledger::OutputCounters,
-    limit::Limit,
-    output::Output,
-    source::ring::RingReader,
-    stop::Stop,
+    affinity, kernel::doorbell::Doorbell, ledger::OutputCounters, limit::Limit, output::Output,
+    source::ring::RingReader, stop::Stop,
 };
 
 /// What a sending thread tells the control plane.
@@ -85,19 +80,29 @@ impl<O: Output + Send + 'static> Worker<O> {
         let mut idle = Idle::No;
         let mut output_works = true;
         loop {
-            let batch = self.reader.batch();
-            if batch.is_empty() {
-                if output_works {
-                    output_works = self.check(self.output.flush(&self.counters));
-                }
-                if self.stop.drains() && self.reader.used() == 0 {
-                    return;
-                }
-                idle = self.wait(idle);
+            if let Some(result) = self.serve(output_works) {
+                idle = Idle::No;
+                output_works &= self.check(result);
                 continue;
             }
-            idle = Idle::No;
-            let end = batch.end;
+            if output_works {
+                let result = self.output.flush(&self.counters);
+                output_works = self.check(result);
+            }
+            if self.stop.drains() && self.reader.used() == 0 {
+                return;
+            }
+            idle = self.wait(idle);
+        }
+    }
+
+    /// Hands over one batch. `None` where there is none.
+    fn serve(&mut self, output_works: bool) -> Option<io::Result<()>> {
+        let (end, result) = {
+            let batch = self.reader.batch();
+            if batch.is_empty() {
+                return None;
+            }
             let allowed = match &self.limit {
                 None => batch.frames.len(),
                 Some(limit) => {
@@ -107,19 +112,20 @@ impl<O: Output + Send + 'static> Worker<O> {
                 }
             };
             let frames = &batch.frames[..allowed];
-            if output_works && !self.stop.gives_up() {
-                let result = self.output.send(frames, &self.counters);
-                self.reader.release(end);
-                output_works = self.check(result);
-                if allowed > 0 && self.limit.as_ref().is_some_and(|limit| limit.is_reached()) {
-                    // Nobody listens any more once the agent stops.
-                    let _ = self.events.send(Event::LimitReached);
-                }
+            let result = if output_works && !self.stop.gives_up() {
+                self.output.send(frames, &self.counters)
             } else {
                 self.counters.send_failed.add(frames.len() as u64);
-                self.reader.release(end);
+                Ok(())
+            };
+            if allowed > 0 && self.limit.as_ref().is_some_and(|limit| limit.is_reached()) {
+                // Nobody listens any more once the agent stops.
+                let _ = self.events.send(Event::LimitReached);
             }
-        }
+            (batch.end, result)
+        };
+        self.reader.release(end);
+        Some(result)
     }
 
     /// Passes an output's end on to the control plane. Returns whether the output still works.

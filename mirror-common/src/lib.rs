@@ -1,6 +1,6 @@
 //! What the kernel programs and user space share, written once.
 //!
-//! A frame's way through these files: [`ethernet`] and [`ip`] find its [`flow`], the flow's hash picks
+//! A frame's way through these files: its [`headers`] are read, its [`flow`] is a hash of them that picks
 //! its ring and its outer source port, [`record`] is how it lies in the ring, [`counters`] is where the
 //! kernel counts it, [`own`] is how it knows the agent's own datagrams, and [`vxlan`] is what goes in
 //! front of it. [`settings`] is what user space tells the kernel programs before they are loaded.
@@ -11,6 +11,7 @@ pub mod bytes;
 pub mod counters;
 pub mod ethernet;
 pub mod flow;
+pub mod headers;
 pub mod ip;
 pub mod own;
 #[cfg(feature = "user")]

@@ -4,7 +4,11 @@
 //! NAT and tunnels of one network namespace, and is wiped where a veth pair leads into another. The
 //! addresses stay where the mark is wiped.
 
-use crate::{flow, ip};
+use crate::{
+    flow,
+    headers::{Headers, Part},
+    ip,
+};
 
 /// `SO_MARK` of every socket that the agent sends from. It keeps clear of the bits that kube-proxy
 /// (0x4000, 0x8000), Cilium (0x0f00) and Calico (the upper half) give a meaning to.
@@ -23,18 +27,21 @@ pub struct Path {
 }
 
 impl Path {
-    /// The path that `packet` takes, where it can be the agent's: a UDP datagram to `port`, or a later
-    /// fragment of a UDP datagram, which names no port.
+    /// Whether a packet can be the agent's: a UDP datagram to `port`, or a later fragment of a UDP
+    /// datagram, which names no port.
     #[inline(always)]
     #[must_use]
-    pub fn of(packet: &ip::Packet, port: u16) -> Option<Self> {
-        let later_fragment = matches!(packet.fragment, Some(ip::Fragment { first: false, .. }));
-        (packet.protocol == ip::UDP && (later_fragment || packet.destination_port == port)).then_some(Self {
-            source: packet.source,
-            destination: packet.destination,
-            destination_port: u32::from(port),
-        })
+    pub fn may_be(headers: &Headers, port: u16) -> bool {
+        headers.protocol == ip::UDP && (headers.part == Part::Later || headers.destination_port == port)
     }
+
+    /// The path that such a packet takes.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(headers: &Headers, port: u16) -> Self {
+        Self { source: headers.source, destination: headers.destination, destination_port: u32::from(port) }
+    }
+
     /// What the paths are looked up by in the kernel. Who looks up compares the whole path afterwards:
     /// nobody may hide a frame by finding another path of the same number.
     #[inline(always)]

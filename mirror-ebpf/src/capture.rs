@@ -4,14 +4,13 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mirror_common::{
     counters::key,
     ethernet::TAG_LEN,
-    flow::Flow,
+    own::MARK,
     record::{Direction, RecordHeader},
 };
 
 use crate::{
-    datagram::flow_hash,
+    classify::{Class, classify},
     maps::{COUNTERS, settings},
-    own_traffic::is_own,
     ring::{Copied, copy_into_ring},
     skb::Skb,
 };
@@ -29,15 +28,15 @@ pub fn capture(skb: Skb, direction: Direction) {
     let counters = unsafe { &mut *counters };
 
     let tag = skb.vlan_tag();
-    let len = skb.len() + if tag.is_some() { TAG_LEN } else { 0 };
+    let len = skb.len() + if tag == 0 { 0 } else { TAG_LEN };
     counters.seen += 1;
     counters.bytes += u64::from(len);
 
-    let flow = Flow::of(&skb);
-    if is_own(skb, &flow) {
+    let class = if skb.mark() == MARK { Class::Own } else { classify(skb) };
+    let Class::Flow(flow_hash) = class else {
         counters.own += 1;
         return;
-    }
+    };
     if len > settings().frame_max {
         counters.too_big += 1;
         return;
@@ -51,7 +50,7 @@ pub fn capture(skb: Skb, direction: Direction) {
         },
         ifindex,
         direction: direction as u32,
-        flow_hash: flow_hash(&flow),
+        flow_hash,
         captured_len: len,
         original_len: len,
         reserved: 0,

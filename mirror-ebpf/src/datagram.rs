@@ -1,7 +1,7 @@
 //! Keeps the fragments of a datagram together.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use mirror_common::flow::{self, Flow};
+use mirror_common::{flow, headers::Headers};
 
 use crate::maps::{DATAGRAMS, Datagram};
 
@@ -9,18 +9,11 @@ use crate::maps::{DATAGRAMS, Datagram};
 /// datagrams; fragments that a network reordered are milliseconds apart.
 const LIFETIME_NS: u64 = 1_000_000_000;
 
-/// The flow hash of a frame. Only a datagram's first fragment has ports, so its hash is kept for the
-/// others; where another one comes first, all follow that one.
-#[inline(always)]
-pub fn flow_hash(flow: &Flow) -> u32 {
-    let own = flow.hash();
-    let Flow::Ip(packet) = flow else {
-        return own;
-    };
-    let Some(fragment) = packet.fragment else {
-        return own;
-    };
-    let key = flow::datagram(packet, fragment);
+/// The flow hash for a fragment whose own is `flow_hash`. Only a datagram's first fragment has ports, so
+/// its hash is kept for the others; where another one comes first, all follow that one.
+#[inline(never)]
+pub fn common_hash(headers: &Headers, flow_hash: u32) -> u32 {
+    let key = flow::datagram(headers);
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     if let Some(known) = DATAGRAMS.get_ptr(&key) {
@@ -31,8 +24,8 @@ pub fn flow_hash(flow: &Flow) -> u32 {
             return known.flow_hash;
         }
     }
-    let entry = Datagram { since_ns: now, flow_hash: own, reserved: 0 };
+    let entry = Datagram { since_ns: now, flow_hash, reserved: 0 };
     // A full map evicts; an update that fails only means that later fragments find their own way.
     let _ = DATAGRAMS.insert(&key, &entry, 0);
-    own
+    flow_hash
 }

@@ -3,6 +3,7 @@
 #![no_main]
 
 mod capture;
+mod classify;
 mod datagram;
 mod maps;
 mod own_traffic;

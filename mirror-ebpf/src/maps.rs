@@ -2,11 +2,12 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuHashMap, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
     macros::btf_map,
 };
 use mirror_common::{
     counters::HookCounters,
+    headers::Headers,
     own::Path,
     record::{Doorbell, RINGS_MAX},
     settings::Settings,
@@ -17,6 +18,10 @@ use mirror_common::{
 #[btf_map]
 pub static COUNTERS: PerCpuHashMap<u32, HookCounters, 8192, { BPF_F_NO_PREALLOC as usize }> =
     PerCpuHashMap::new();
+
+/// Room for the headers that a hook is reading: they would take much of the 512 bytes of stack.
+#[btf_map]
+pub static HEADERS: PerCpuArray<Headers, 1> = PerCpuArray::new();
 
 /// Where the agent sends, under [`Path::number`].
 #[btf_map]

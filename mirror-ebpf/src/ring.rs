@@ -27,12 +27,11 @@ pub enum Copied {
 }
 
 type Ring = RingBuf<u8, 4096>;
-type Tag = [u8; TAG_LEN as usize];
 
 /// Tries the size classes in ascending order. The classes are constants, so each comparison guards code
 /// for its own size, which is what the verifier asks of a reservation.
 #[inline(always)]
-pub fn copy_into_ring(skb: Skb, tag: Option<Tag>, header: &RecordHeader) -> Copied {
+pub fn copy_into_ring(skb: Skb, tag: u32, header: &RecordHeader) -> Copied {
     let index = flow::ring(header.flow_hash, settings().rings);
     let Some(ring) = RINGS.get(index) else {
         return Copied::NoRoom;
@@ -50,13 +49,7 @@ pub fn copy_into_ring(skb: Skb, tag: Option<Tag>, header: &RecordHeader) -> Copi
 }
 
 #[inline(always)]
-fn copy<const ROOM: usize>(
-    skb: Skb,
-    tag: Option<Tag>,
-    header: &RecordHeader,
-    ring: &Ring,
-    index: u32,
-) -> Copied {
+fn copy<const ROOM: usize>(skb: Skb, tag: u32, header: &RecordHeader, ring: &Ring, index: u32) -> Copied {
     // SAFETY: the ring comes out of the map of rings; the size is a constant.
     let record =
         unsafe { bpf_ringbuf_reserve((&raw const *ring).cast_mut().cast(), (HEADER_LEN + ROOM) as u64, 0) };
@@ -81,34 +74,42 @@ fn copy<const ROOM: usize>(
     Copied::Whole
 }
 
-/// Copies the frame of `len` bytes, with its tag put back where it was on the wire.
+/// Copies the frame of `len` bytes, with its tag, if it has one, put back where it was on the wire.
 ///
 /// # Safety
 ///
 /// `to` has room for ROOM bytes.
 #[inline(always)]
-unsafe fn copy_frame<const ROOM: usize>(skb: Skb, tag: Option<Tag>, to: *mut u8, len: u32) -> bool {
-    // The caller's comparison bounds the length already. The compiler knows, and may keep that knowledge
-    // in another register than the one that the verifier looks at; hidden behind the black box the
-    // length has to be compared again, right where it is used.
-    let len = black_box(len);
-    let Some(tag) = tag else {
-        // SAFETY: the comparison keeps the copy within ROOM.
-        return len > 0 && len <= ROOM as u32 && unsafe { skb.copy(0, to, len) };
-    };
+unsafe fn copy_frame<const ROOM: usize>(skb: Skb, tag: u32, to: *mut u8, len: u32) -> bool {
+    if tag == 0 {
+        let Some(len) = checked_length(len, ROOM as u32) else {
+            return false;
+        };
+        // SAFETY: `len` is at most ROOM.
+        return unsafe { skb.copy(0, to, len) };
+    }
     const TAG_END: u32 = BEFORE_TAG + TAG_LEN;
-    if len <= TAG_END || len > ROOM as u32 {
+    let Some(rest) = checked_length(len.wrapping_sub(TAG_END), ROOM as u32 - TAG_END) else {
         return false;
-    }
-    let rest = black_box(len - TAG_END);
-    if rest == 0 || rest > ROOM as u32 - TAG_END {
-        return false;
-    }
-    // SAFETY: addresses, tag and rest end at `len`, which is at most ROOM.
+    };
+    // SAFETY: addresses, tag and rest end within ROOM; the tag is 12 bytes after a record's header, which
+    // is aligned to 8.
     unsafe {
-        to.add(BEFORE_TAG as usize).cast::<Tag>().write_unaligned(tag);
+        to.add(BEFORE_TAG as usize).cast::<u32>().write(tag.to_be());
         skb.copy(0, to, BEFORE_TAG) && skb.copy(BEFORE_TAG, to.add(TAG_END as usize), rest)
     }
+}
+
+/// `length` if it is from 1 to `max`, in a form whose bounds the verifier can see.
+///
+/// The caller's comparison with the class bounds the length already. The compiler knows, and may keep
+/// that knowledge in another register than the one that the verifier looks at: hidden in the black box
+/// the length is compared anew, where it is used. And it would merge a comparison with 0 and one with the
+/// maximum into a form that the verifier takes no lower bound from; so the 1 is added after comparing.
+#[inline(always)]
+fn checked_length(length: u32, max: u32) -> Option<u32> {
+    let less_one = black_box(length.wrapping_sub(1));
+    (less_one < max).then(|| less_one + 1)
 }
 
 /// Whether the reader sleeps and has to be woken. While it works nobody wakes it: a wake-up costs more

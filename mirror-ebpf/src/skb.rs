@@ -3,13 +3,11 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
-use mirror_common::{
-    bytes::Bytes,
-    ethernet::{ADDRESSES_LEN, TAG_LEN},
-};
+use mirror_common::{bytes::Bytes, ethernet::ADDRESSES_LEN};
 
 /// The socket buffer that a hook was called for.
 #[derive(Clone, Copy)]
+#[repr(transparent)]
 pub struct Skb(*mut __sk_buff);
 
 impl Skb {
@@ -36,21 +34,20 @@ impl Skb {
         unsafe { (*self.0).ifindex }
     }
 
-    /// The VLAN tag that lies in the metadata, in wire order: cards strip tags from what they receive
-    /// and put them into what they send, and the kernel does the same in their place
-    /// (`skb_vlan_untag` in net/core/skbuff.c), so that the bytes in the buffer have none.
+    /// The VLAN tag that lies in the metadata: protocol in the upper half, control information in the
+    /// lower. 0 where there is none, which no tag is. Cards strip tags from what they receive and put
+    /// them into what they send, and the kernel does the same in their place (`skb_vlan_untag` in
+    /// net/core/skbuff.c), so that the bytes in the buffer have none.
     #[inline(always)]
-    pub fn vlan_tag(self) -> Option<[u8; TAG_LEN as usize]> {
+    pub fn vlan_tag(self) -> u32 {
         // SAFETY: as in `len`.
         let (present, protocol, control) =
             unsafe { ((*self.0).vlan_present, (*self.0).vlan_proto, (*self.0).vlan_tci) };
         if present == 0 {
-            return None;
+            return 0;
         }
-        // The protocol is in wire order already, the control information in host order.
-        let [a, b] = (protocol as u16).to_ne_bytes();
-        let [c, d] = (control as u16).to_be_bytes();
-        Some([a, b, c, d])
+        // The protocol is in wire order, the control information in host order.
+        u32::from(u16::from_be(protocol as u16)) << 16 | control & 0xffff
     }
 
     /// Copies `len` bytes at `offset` to `to`. `false` where the buffer is shorter.
@@ -65,13 +62,28 @@ impl Skb {
     }
 }
 
+/// Through the helper, because it reaches data outside the linear area.
 impl Bytes for Skb {
-    /// Through the helper, because it reaches data outside the linear area.
     #[inline(always)]
-    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let mut bytes = [0; N];
-        // SAFETY: the array has N bytes.
-        unsafe { self.copy(offset, bytes.as_mut_ptr(), N as u32) }.then_some(bytes)
+    fn words<const N: usize>(self, offset: u32) -> Option<[u32; N]> {
+        let mut words = [0_u32; N];
+        // SAFETY: the array has four bytes for each word.
+        let whole = unsafe { self.copy(offset, words.as_mut_ptr().cast(), size_of_val(&words) as u32) };
+        whole.then_some(words.map(u32::from_be))
+    }
+
+    #[inline(always)]
+    fn half(self, offset: u32) -> Option<u16> {
+        let mut half = 0_u16;
+        // SAFETY: the variable has two bytes.
+        unsafe { self.copy(offset, (&raw mut half).cast(), 2) }.then_some(u16::from_be(half))
+    }
+
+    #[inline(always)]
+    fn byte(self, offset: u32) -> Option<u8> {
+        let mut byte = 0;
+        // SAFETY: the variable has one byte.
+        unsafe { self.copy(offset, &raw mut byte, 1) }.then_some(byte)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Compares what a sensor got with the crafted frames that were sent, while it comes in.
 
-use std::{collections::HashMap, ops::Range};
+use std::{collections::HashMap, net::IpAddr, ops::Range};
 
 use crate::{
     frames::{self, Flow, Plan},
@@ -16,6 +16,7 @@ const SHOWN: usize = 10;
 pub struct Check {
     numbers: Range<u64>,
     vni: u32,
+    source: IpAddr,
     arrived: Vec<bool>,
     count: u64,
     bytes: u64,
@@ -35,6 +36,7 @@ impl Check {
     pub fn new(numbers: Range<u64>) -> Self {
         Self {
             vni: DEFAULT_VNI,
+            source: ROUTER_UPLINK.parse().unwrap(),
             arrived: vec![false; (numbers.end - numbers.start) as usize],
             numbers,
             count: 0,
@@ -53,12 +55,21 @@ impl Check {
         Self { vni, ..self }
     }
 
+    /// Expects the datagrams from another address.
+    ///
+    /// # Panics
+    /// Where it is no IP address.
+    #[must_use]
+    pub fn from(self, source: &str) -> Self {
+        Self { source: source.parse().unwrap(), ..self }
+    }
+
     /// Looks at a datagram.
     pub fn look(&mut self, datagram: Datagram<'_>) {
         self.count += 1;
         self.bytes += datagram.frame.len() as u64;
         let port = datagram.source.port();
-        if datagram.vni != self.vni || datagram.source.ip().to_string() != ROUTER_UPLINK || port < 49_152 {
+        if datagram.vni != self.vni || datagram.source.ip() != self.source || port < 49_152 {
             self.fault(|| format!("VNI {} from {}", datagram.vni, datagram.source));
         }
         let Some(index) = frames::index_of(datagram.frame).filter(|index| self.numbers.contains(index))
@@ -172,15 +183,13 @@ fn hex(frame: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddrV4};
-
     use super::*;
 
     /// Hands frames to a check from the port that each is given.
     fn check(numbers: Range<u64>, frames: &[(u16, Vec<u8>)]) -> Check {
         let mut check = Check::new(numbers);
         for (port, frame) in frames {
-            let source = SocketAddrV4::new(Ipv4Addr::new(10, 20, 0, 1), *port);
+            let source = (ROUTER_UPLINK.parse::<IpAddr>().unwrap(), *port).into();
             check.look(Datagram { source, vni: DEFAULT_VNI, frame, time: 0 });
         }
         check

@@ -31,6 +31,8 @@ pub const SENSOR: &str = "10.20.0.2";
 pub const VXLAN_PORT: u16 = 4789;
 /// The network identifier that the agent uses when nothing is said.
 pub const DEFAULT_VNI: u32 = 4242;
+/// The agent's usual arguments on the router.
+pub const RUN: &str = "--iface eth0 --dest 10.20.0.2 --report json";
 
 /// The three hosts.
 #[derive(Debug)]

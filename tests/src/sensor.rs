@@ -3,7 +3,7 @@
 use std::{
     io,
     mem::zeroed,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
     ptr,
     sync::{
@@ -28,7 +28,7 @@ const QUIET: Duration = Duration::from_millis(150);
 /// A datagram as it arrived.
 #[derive(Debug, Clone, Copy)]
 pub struct Datagram<'a> {
-    pub source: SocketAddrV4,
+    pub source: SocketAddr,
     pub vni: u32,
     /// The frame inside.
     pub frame: &'a [u8],
@@ -57,7 +57,7 @@ pub struct Sensor<S> {
 }
 
 impl<S: Send + 'static> Sensor<S> {
-    /// Listens on port 4789 of every IPv4 address of `host`, and hands every VXLAN datagram to `look`.
+    /// Listens on port 4789 of every address of `host`, IPv4 and IPv6,, and hands every VXLAN datagram to `look`.
     ///
     /// # Panics
     /// Where the port is taken.
@@ -157,7 +157,7 @@ impl Sensor<Vec<Vec<u8>>> {
 }
 
 fn open(port: u16) -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("cannot bind the sensor");
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).expect("cannot bind the sensor");
     socket.set_read_timeout(Some(QUIET)).unwrap();
     set(&socket, libc::SO_RCVBUFFORCE, BUFFER);
     set(&socket, libc::SO_TIMESTAMPNS, 1);
@@ -204,7 +204,7 @@ fn kernel_drops(socket: &UdpSocket) -> u64 {
 struct Receiver<'a> {
     socket: &'a UdpSocket,
     payloads: Vec<u8>,
-    sources: Vec<libc::sockaddr_in>,
+    sources: Vec<libc::sockaddr_in6>,
     controls: Vec<[u64; 8]>,
     pieces: Vec<libc::iovec>,
     messages: Vec<libc::mmsghdr>,
@@ -215,7 +215,7 @@ impl<'a> Receiver<'a> {
         let mut receiver = Self {
             socket,
             payloads: vec![0; BATCH * LARGEST],
-            // SAFETY: all fields of sockaddr_in are integers, for which zero is a value.
+            // SAFETY: all fields of sockaddr_in6 are integers, for which zero is a value.
             sources: vec![unsafe { zeroed() }; BATCH],
             controls: vec![[0; 8]; BATCH],
             pieces: Vec::with_capacity(BATCH),
@@ -239,7 +239,7 @@ impl<'a> Receiver<'a> {
     /// Waits for datagrams, at most [`QUIET`]; gives how many came.
     fn receive(&mut self) -> usize {
         for message in &mut self.messages {
-            message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
             message.msg_hdr.msg_controllen = size_of::<[u64; 8]>();
         }
         // SAFETY: every message points to a payload, a source and a control buffer of the lengths that it
@@ -259,23 +259,15 @@ impl<'a> Receiver<'a> {
         })
     }
 
-    fn datagram(&self, slot: usize) -> (SocketAddrV4, &[u8], u64) {
+    fn datagram(&self, slot: usize) -> (SocketAddr, &[u8], u64) {
         let address = self.sources[slot];
-        let source =
-            SocketAddrV4::new(u32::from_be(address.sin_addr.s_addr).into(), u16::from_be(address.sin_port));
+        // An IPv4 sender has an address of the form ::ffff:10.20.0.1 on such a socket.
+        let ip = Ipv6Addr::from(address.sin6_addr.s6_addr).to_canonical();
+        let source = SocketAddr::new(ip, u16::from_be(address.sin6_port));
         let len = self.messages[slot].msg_len as usize;
         // One control message: struct cmsghdr in two words, then seconds and nanoseconds.
         let [_, _, seconds, nanoseconds, ..] = self.controls[slot];
         (source, &self.payloads[slot * LARGEST..][..len], seconds * 1_000_000_000 + nanoseconds)
-    }
-}
-
-/// A source address without its kind.
-impl Datagram<'_> {
-    /// The address and the port, for printing.
-    #[must_use]
-    pub fn source(&self) -> SocketAddr {
-        self.source.into()
     }
 }
 

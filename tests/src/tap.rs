@@ -26,7 +26,17 @@ impl Tap {
     #[must_use]
     pub fn outgoing_vxlan(host: &Host, iface: &str) -> Self {
         let iface = iface.to_owned();
-        Self(host.within(move || PacketSocket::receiver(&iface).filtered(&outgoing_vxlan())))
+        Self(host.within(move || PacketSocket::receiver(&iface).filtered(&vxlan(OUTGOING))))
+    }
+
+    /// Counts VXLAN datagrams that come in, addressed to this host.
+    ///
+    /// # Panics
+    /// Where there is no such interface.
+    #[must_use]
+    pub fn incoming_vxlan(host: &Host, iface: &str) -> Self {
+        let iface = iface.to_owned();
+        Self(host.within(move || PacketSocket::receiver(&iface).filtered(&vxlan(TO_THIS_HOST))))
     }
 
     /// How many there were since this was last asked.
@@ -36,17 +46,21 @@ impl Tap {
     }
 }
 
-/// `outbound and ether proto 0x0800 and ip[9] == 17 and ip[22:2] == 4789`, for headers without options.
-fn outgoing_vxlan() -> [libc::sock_filter; 10] {
-    // linux/filter.h: the packet's type is an ancillary field; linux/if_packet.h: 4 is outgoing.
+/// linux/if_packet.h, packet types.
+const TO_THIS_HOST: u32 = 0;
+const OUTGOING: u32 = 4;
+
+/// `ether proto 0x0800 and ip[9] == 17 and ip[22:2] == 4789`, for headers without options, and a packet
+/// type.
+fn vxlan(packet_type: u32) -> [libc::sock_filter; 10] {
+    // linux/filter.h: the packet's type is an ancillary field.
     const PACKET_TYPE: u32 = (-0x1000i32 + 4) as u32;
-    const OUTGOING: u32 = 4;
     let load = |size: u32, at: u32| op(libc::BPF_LD | size | libc::BPF_ABS, at, 0, 0);
     let equal =
         |value: u32, otherwise: u8| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, otherwise);
     [
         load(libc::BPF_W, PACKET_TYPE),
-        equal(OUTGOING, 7),
+        equal(packet_type, 7),
         load(libc::BPF_H, 12),
         equal(0x0800, 5),
         load(libc::BPF_B, 14 + 9),
@@ -73,11 +87,13 @@ mod tests {
         let lab = Lab::new();
         let (out, into) =
             (Tap::outgoing_vxlan(&lab.router, "eth1"), Tap::outgoing_vxlan(&lab.sensor, "eth0"));
+        let incoming = Tap::incoming_vxlan(&lab.sensor, "eth0");
         let datagrams = (0..7).map(|port| (50_000 + port, vec![8; 100])).collect();
         vxlan::send(&lab.router, "10.20.0.2:4789", datagrams);
         vxlan::send(&lab.router, "10.20.0.2:4790", vec![(50_000, vec![8; 100])]);
         assert_eq!(out.count(), 7);
         assert_eq!(into.count(), 0, "they come in there");
+        assert_eq!(incoming.count(), 7);
         assert_eq!(out.count(), 0, "asked again");
     }
 }

@@ -1,7 +1,9 @@
 //! Finding and running other programs.
 
 use std::{
-    env, io,
+    env,
+    ffi::OsStr,
+    io,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
@@ -63,12 +65,10 @@ pub fn read(command: &mut Command) -> Result<String> {
     String::from_utf8(stdout).with_context(|| format!("{name} printed what is not UTF-8"))
 }
 
-/// The program and its first argument: enough to know `cargo clippy` from `cargo test` in a message.
+/// The command line for a message, the program without its folder.
 fn name(command: &Command) -> String {
     let program = Path::new(command.get_program());
-    let program = program.file_name().unwrap_or(program.as_os_str()).display();
-    match command.get_args().next() {
-        Some(first) => format!("`{program} {}`", first.display()),
-        None => format!("`{program}`"),
-    }
+    let mut words = vec![program.file_name().unwrap_or(program.as_os_str()).to_string_lossy()];
+    words.extend(command.get_args().map(OsStr::to_string_lossy));
+    format!("`{}`", words.join(" "))
 }

@@ -19,10 +19,11 @@ use crate::{agent, command, packages, privilege, project, rustc::Rustc};
 /// A test failed, or what the tests need cannot be got.
 pub fn test(args: &[OsString]) -> Result<()> {
     let started = Instant::now();
+    // Made before the build: who cannot run the tests should not wait for it.
+    let parts = [("unit and property tests", unit(args)), ("end-to-end tests", end_to_end(args)?)];
     packages::ensure()?;
     agent::build()?;
 
-    let parts = [("unit and property tests", unit(args)), ("end-to-end tests", end_to_end(args)?)];
     let mut results = Vec::new();
     let mut all_passed = true;
     for (name, mut command) in parts {

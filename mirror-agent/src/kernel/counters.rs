@@ -11,7 +11,6 @@ use mirror_common::{
 };
 
 /// The counters of all hooks.
-#[derive(Debug)]
 pub struct Counters(PerCpuHashMap<MapData, u32, HookCounters>);
 
 impl Counters {
@@ -30,7 +29,7 @@ impl Counters {
         if self.0.get(&key, 0).is_ok() {
             return Ok(());
         }
-        let cpus = nr_cpus().map_err(|(file, error)| error).context("cannot count the processors")?;
+        let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the processors")?;
         let zeros = PerCpuValues::try_from(vec![HookCounters::default(); cpus])
             .context("cannot lay out counters for each processor")?;
         self.0.insert(key, zeros, 0).with_context(|| format!("cannot count for interface number {ifindex}"))

@@ -34,7 +34,6 @@ pub fn attach_type(direction: Direction) -> TcAttachType {
 }
 
 /// The loaded programs, and every interface that they are attached to.
-#[derive(Debug)]
 pub struct Hooks {
     ebpf: Ebpf,
     counters: Counters,
@@ -129,12 +128,7 @@ impl Hooks {
         Ok(())
     }
 
-    fn attach_direction(
-        &mut self,
-        link: &Link,
-        direction: Direction,
-        attached: &mut Attached,
-    ) -> Result<()> {
+    fn attach_direction(&mut self, link: &Link, direction: Direction, attached: &mut Attached) -> Result<()> {
         let name = &link.name;
         self.counters.open(link.ifindex, direction)?;
         let program = program(&mut self.ebpf, direction)?;

@@ -1,18 +1,18 @@
 //! Loads the kernel programs and makes their rings.
 
-use std::os::fd::AsFd as _;
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd as _,
+};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuHashMap},
+    maps::{ArrayOfMaps, HashMap, Map, MapData, PerCpuHashMap},
     programs::{ProgramError, SchedClassifier},
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
-use mirror_common::{
-    counters::HookCounters, ip::mapped, own::Path, record::Doorbell, settings::Settings,
-};
-use std::net::{IpAddr, SocketAddr};
+use mirror_common::{counters::HookCounters, ip::mapped, own::Path, settings::Settings};
 
 use super::{counters::Counters, doorbell::Doorbells, hooks::PROGRAMS};
 use crate::source::ring::RingReader;
@@ -21,7 +21,6 @@ use crate::source::ring::RingReader;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf"));
 
 /// Loaded programs, attached nowhere yet.
-#[derive(Debug)]
 pub struct Loaded {
     /// The programs.
     pub ebpf: Ebpf,
@@ -45,20 +44,28 @@ pub fn load(settings: &Settings, ring_size: u32, own_paths: &[Path]) -> Result<L
         .override_global("SETTINGS", settings, true)
         .load(OBJECT)
         .context("cannot load the kernel programs")?;
+    // Before any map is taken: the programs are loaded with the maps' descriptors, and keep the maps.
+    for name in PROGRAMS {
+        let program: &mut SchedClassifier = ebpf
+            .program_mut(name)
+            .with_context(|| format!("the object has no program {name}"))?
+            .try_into()?;
+        program.load().map_err(|error| explain_refusal(name, error))?;
+        if let Ok(info) = program.info() {
+            let steps = info.verified_instruction_count();
+            log::debug!("the verifier took {steps:?} steps through {name}, of a million that it may");
+        }
+    }
     let rings = make_rings(&mut ebpf, settings.rings, ring_size)?;
     let mut paths: HashMap<_, u64, Path> = take_map(&mut ebpf, "OWN_PATHS")?.try_into()?;
     for path in own_paths {
         paths.insert(path.number(), path, 0).context("cannot tell the hooks where the agent sends")?;
     }
-    let doorbells: Array<_, Doorbell> = take_map(&mut ebpf, "DOORBELLS")?.try_into()?;
+    let Map::Array(doorbells) = take_map(&mut ebpf, "DOORBELLS")? else {
+        bail!("the doorbells are not in an array");
+    };
     let doorbells = Doorbells::new(doorbells.fd().as_fd()).context("cannot map the doorbells")?;
-    let counters: PerCpuHashMap<MapData, u32, HookCounters> =
-        take_map(&mut ebpf, "COUNTERS")?.try_into()?;
-    for name in PROGRAMS {
-        let program: &mut SchedClassifier =
-            ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?.try_into()?;
-        program.load().map_err(|error| explain_refusal(name, error))?;
-    }
+    let counters: PerCpuHashMap<MapData, u32, HookCounters> = take_map(&mut ebpf, "COUNTERS")?.try_into()?;
     Ok(Loaded { ebpf, rings, doorbells, counters: Counters::new(counters) })
 }
 
@@ -66,8 +73,11 @@ pub fn load(settings: &Settings, ring_size: u32, own_paths: &[Path]) -> Result<L
 #[must_use]
 pub fn own_path(source: IpAddr, sensor: SocketAddr) -> Path {
     let address = |ip| match ip {
-        IpAddr::V4(ip) => mapped(ip.octets()),
-        IpAddr::V6(ip) => ip.octets(),
+        IpAddr::V4(ip) => mapped(ip.to_bits()),
+        IpAddr::V6(ip) => {
+            let bits = ip.to_bits();
+            [96, 64, 32, 0].map(|shift| (bits >> shift) as u32)
+        }
     };
     Path {
         source: address(source),
@@ -76,7 +86,7 @@ pub fn own_path(source: IpAddr, sensor: SocketAddr) -> Path {
     }
 }
 
-fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
+fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
 }
 
@@ -110,7 +120,10 @@ fn explain_refusal(name: &str, error: ProgramError) -> anyhow::Error {
     };
     let log = verifier_log.to_string();
     log::debug!("verifier log of {name}:\n{log}");
-    let reason =
-        log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed ")).unwrap_or("no log");
+    let reason = log
+        .lines()
+        .rev()
+        .find(|line| !line.is_empty() && !line.starts_with("processed "))
+        .unwrap_or("no log");
     anyhow!("the kernel refuses the program {name}: {io_error}: {reason} (-vv shows the verifier's log)")
 }

@@ -6,12 +6,10 @@
 //! range is also theirs, and one socket keeps the order of all that is sent.
 
 use std::{
-    io,
-    mem,
+    io, mem,
     net::{IpAddr, SocketAddr},
     os::fd::AsRawFd as _,
-    ptr,
-    thread,
+    ptr, thread,
     time::Duration,
 };
 
@@ -164,12 +162,7 @@ impl RawSocket {
         // SAFETY: every message points to iovecs, and these to a header and a frame, which the caller
         // keeps alive; the slice is at most BATCH long.
         let sent = unsafe {
-            libc::sendmmsg(
-                self.socket.as_raw_fd(),
-                messages.as_mut_ptr(),
-                messages.len() as libc::c_uint,
-                0,
-            )
+            libc::sendmmsg(self.socket.as_raw_fd(), messages.as_mut_ptr(), messages.len() as libc::c_uint, 0)
         };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
@@ -189,10 +182,7 @@ impl Output for RawSocket {
             iovecs.push([
                 libc::iovec { iov_base: headers.as_mut_ptr().cast(), iov_len: HEADERS_LEN },
                 // The kernel only reads what it sends.
-                libc::iovec {
-                    iov_base: frame.bytes.as_ptr().cast_mut().cast(),
-                    iov_len: frame.bytes.len(),
-                },
+                libc::iovec { iov_base: frame.bytes.as_ptr().cast_mut().cast(), iov_len: frame.bytes.len() },
             ]);
         }
         let mut messages: ArrayVec<libc::mmsghdr, BATCH> = iovecs

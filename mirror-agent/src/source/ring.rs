@@ -178,6 +178,8 @@ pub struct Mapping {
 // SAFETY: the memory belongs to the process, not to a thread; who reads and writes it does so atomically
 // or under the ring's protocol.
 unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps `length` bytes of a BPF map at `offset`, shared.

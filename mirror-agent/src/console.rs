@@ -1,0 +1,46 @@
+//! Talking to people on standard error, and to programs on standard output.
+
+use std::{
+    fmt,
+    io::{self, Write as _},
+};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::cli::ReportForm;
+
+/// A line for people on standard error. Where that is closed, nobody wants it.
+pub fn notice(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Prints a final report where its form belongs: `text` on standard error, JSON on standard output, or,
+/// where a capture went there, on standard error too.
+///
+/// # Errors
+///
+/// Standard output takes no more, unless it was closed: who closes it wants no report.
+pub fn report<R: Serialize>(
+    report: &R,
+    text: impl fmt::Display,
+    form: ReportForm,
+    stdout_is_capture: bool,
+) -> Result<()> {
+    if form == ReportForm::Text {
+        notice(format_args!("{text}"));
+        return Ok(());
+    }
+    let json = serde_json::to_string(report).context("cannot make the report")?;
+    if stdout_is_capture {
+        notice(format_args!("{json}"));
+        return Ok(());
+    }
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{json}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write the report to standard output")
+        }
+        _ => Ok(()),
+    }
+}
