@@ -93,10 +93,10 @@ impl RingReader {
                 break;
             }
             let length = (word & !(BUSY | DISCARDED)) as usize;
-            if word & DISCARDED == 0 {
-                if let Some(frame) = self.frame(batch.end, length) {
-                    batch.frames.push(frame);
-                }
+            if word & DISCARDED == 0
+                && let Some(frame) = self.frame(batch.end, length)
+            {
+                batch.frames.push(frame);
             }
             batch.end += (RECORD_HEADER + length).next_multiple_of(8);
         }
