@@ -71,6 +71,19 @@ impl Lab {
         lab
     }
 
+    /// Switches offloads off on both links, so that everything forwarded crosses the mirrored interface in
+    /// frames as on a real wire. (What the router's own TCP sends still passes its egress hook in one piece
+    /// and without checksums: the kernel cuts it after the hook, net/core/dev.c, `validate_xmit_skb`.)
+    ///
+    /// # Panics
+    /// Where ethtool fails.
+    pub fn offloads_off(&self) {
+        self.client.offloads_off("eth0");
+        self.router.offloads_off(MIRRORED);
+        self.router.offloads_off(UPLINK);
+        self.sensor.offloads_off("eth0");
+    }
+
     fn with(host: impl Fn(&str) -> Host) -> Self {
         let (client, router, sensor) = (host("client"), host("router"), host("sensor"));
         let mirrored_index = unique_index();

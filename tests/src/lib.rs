@@ -11,6 +11,7 @@
 //! | [`sensor`], [`check`] | the receiving end, and the comparison of what it got |
 //! | [`agent`], [`report`] | the program under test, and its JSON report |
 //! | [`capture`], [`pcap`], [`tshark`], [`tap`] | other people's eyes on the same traffic |
+//! | [`web`] | a web server to download from |
 //! | [`bpf`] | another program's TCX hook, to live beside |
 //! | [`lock`], [`scratch`], [`command`] | one load test at a time, scratch folders, commands that must succeed |
 
@@ -36,3 +37,4 @@ pub mod sensor;
 pub mod tap;
 pub mod tshark;
 pub mod vxlan;
+pub mod web;

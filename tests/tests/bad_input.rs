@@ -200,20 +200,23 @@ fn destination_that_refuses_is_counted_and_mirroring_goes_on() {
 fn uplink_that_goes_down_is_counted_and_mirroring_goes_on() {
     let _turn = lock::shared();
     let lab = Lab::new();
+    let sensor = Sensor::start(&lab.sensor, Check::new(0..1_500), |check, datagram| check.look(datagram));
     let agent = Agent::start(&lab.router, RUN);
     let send = |numbers| Generator::new("eth0").rate(5_000).send(&lab.client, numbers);
     send(0..500);
+    sensor.wait_for(500, Duration::from_secs(5));
     lab.router.ip("link set eth1 down");
     send(500..1_000);
     lab.router.ip("link set eth1 up");
-    let sensor = Sensor::start(&lab.sensor, Check::new(1_000..1_500), |check, datagram| check.look(datagram));
     send(1_000..1_500);
     let report = agent.stop_and_report();
     println!("{:?}, errors {:?}", report.frames, report.send_errors);
     assert_eq!(report.frames.seen, 1_500);
     assert_eq!(report.frames.send_failed, 500, "those of the time without a route");
     assert_eq!(report.send_errors.values().sum::<u64>(), 500, "{:?}", report.send_errors);
-    sensor.finish().0.assert_complete();
+    let (check, _) = sensor.finish();
+    check.assert_right();
+    assert_eq!(check.count(), 1_000, "those of the time before and after");
 }
 
 #[test]

@@ -100,19 +100,19 @@ fn both_interfaces_of_a_router_are_mirrored_without_echo() {
 }
 
 /// The way to the sensor leads over a veth pair and a bridge of the same host, all of it mirrored:
-/// `up` - `port` in the bridge `br0` with `eth1`.
+/// `up0` - `port` in the bridge `br0` with `eth1`.
 #[test]
 fn veth_pair_and_bridge_on_the_way_to_the_sensor_have_no_echo() {
     let _turn = lock::shared();
     let (client, router, sensor_host) = (Host::new("client"), Host::new("router"), Host::new("sensor"));
     veth(&client, "eth0", &router, "eth0");
     veth(&router, "eth1", &sensor_host, "eth0");
-    veth(&router, "up", &router, "port");
+    veth(&router, "up0", &router, "port");
     for (host, iface, mac) in [
         (&client, "eth0", "02:00:00:00:10:02"),
         (&router, "eth0", "02:00:00:00:10:01"),
         (&router, "eth1", "02:00:00:00:20:03"),
-        (&router, "up", "02:00:00:00:20:01"),
+        (&router, "up0", "02:00:00:00:20:01"),
         (&router, "port", "02:00:00:00:20:04"),
         (&sensor_host, "eth0", "02:00:00:00:20:02"),
     ] {
@@ -123,19 +123,19 @@ fn veth_pair_and_bridge_on_the_way_to_the_sensor_have_no_echo() {
     router.ip("link set br0 address 02:00:00:00:20:05 mtu 2000 up");
     router.ip("link set eth1 master br0");
     router.ip("link set port master br0");
-    router.address("up", "10.20.0.1/24");
+    router.address("up0", "10.20.0.1/24");
     sensor_host.address("eth0", "10.20.0.2/24");
     router.run("ping -c 1 -W 2 10.20.0.2");
 
     let sensor = Sensor::start(&sensor_host, Inside::new(3_000), |inside, datagram| inside.look(datagram));
-    let agent = Agent::start(&router, &format!("{RUN} --iface up --iface port --iface br0 --iface eth1"));
+    let agent = Agent::start(&router, &format!("{RUN} --iface up0 --iface port --iface br0 --iface eth1"));
     Generator::new("eth0").rate(2_000).send(&client, 0..3_000);
     let report = agent.stop_and_report();
     let (inside, _) = sensor.finish();
     println!("{:?}", report.frames);
     assert_eq!(inside.nested, 0, "echoes");
     inside.crafted.assert_complete();
-    // Out of up, in at port, out of eth1.
+    // Out of up0, in at port, out of eth1.
     assert_eq!(report.frames.own, 3 * report.datagrams_sent);
 }
 

@@ -14,6 +14,7 @@ use mirror_tests::{
     scratch::Scratch,
     sensor::Sensor,
     tshark,
+    web::WebServer,
 };
 
 /// A frame that no program sends, to cut both captures at the same place.
@@ -61,23 +62,10 @@ fn sorted<T: Ord>(mut list: Vec<T>) -> Vec<T> {
 fn sensor_gets_what_tcpdump_sees_on_the_interface() {
     let _turn = lock::shared();
     let (lab, scratch) = (Lab::with_ipv6(), Scratch::new());
-    for (host, iface) in
-        [(&lab.client, "eth0"), (&lab.router, MIRRORED), (&lab.router, "eth1"), (&lab.sensor, "eth0")]
-    {
-        host.offloads_off(iface);
-    }
+    lab.offloads_off();
     std::fs::write(scratch.path("file"), vec![0x42; 300_000]).unwrap();
-    let mut servers: Vec<_> = ["10.10.0.1", "fd10::1"]
-        .into_iter()
-        .map(|address| {
-            let mut python = lab.router.command("python3");
-            python
-                .args(["-m", "http.server", "8000", "--bind", address, "--directory"])
-                .arg(scratch.folder());
-            python.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
-        })
-        .collect();
-    std::thread::sleep(Duration::from_secs(1));
+    let _servers =
+        ["10.20.0.2", "fd20::2"].map(|address| WebServer::start(&lab.sensor, address, scratch.folder()));
 
     let capture = Capture::start(&lab.router, MIRRORED, &scratch.path("tcpdump.pcap"), "");
     let sensor = Sensor::keeping(&lab.sensor);
@@ -92,15 +80,10 @@ fn sensor_gets_what_tcpdump_sees_on_the_interface() {
     lab.client.run("ping -c 3 -i 0.02 -W 2 -s 4000 10.20.0.2");
     lab.client.run("ping -6 -c 5 -i 0.02 -W 2 fd20::2");
     lab.client.run("ping -6 -c 3 -i 0.02 -W 2 -s 4000 fd20::2");
-    lab.client.run("curl --silent --fail --output /dev/null http://10.10.0.1:8000/file");
-    lab.client.run("curl --silent --fail --output /dev/null http://[fd10::1]:8000/file");
+    lab.client.run("curl --silent --fail --output /dev/null http://10.20.0.2:8000/file");
+    lab.client.run("curl --silent --fail --output /dev/null http://[fd20::2]:8000/file");
     mark("end");
-    let outcome = agent.stop();
-    for server in &mut servers {
-        let _ = server.kill();
-        let _ = server.wait();
-    }
-    let report = outcome.report();
+    let report = agent.stop_and_report();
     let seen: Vec<Vec<u8>> = pcap::read(&capture.stop()).into_iter().map(|packet| packet.bytes).collect();
     let (got, _) = sensor.finish();
     assert_eq!(report.frames.sent, got.len() as u64);
@@ -118,7 +101,11 @@ fn sensor_gets_what_tcpdump_sees_on_the_interface() {
         *difference.entry(frame).or_default() -= 1;
     }
     difference.retain(|_, count| *count != 0);
-    assert!(difference.is_empty(), "tcpdump's less the sensor's: {difference:02x?}");
+    if let Some((frame, count)) = difference.first_key_value() {
+        let hex: String = frame.iter().take(96).map(|byte| format!("{byte:02x}")).collect();
+        let who = if *count > 0 { "tcpdump" } else { "the sensor" };
+        panic!("{} frames differ; only {who} got one of {} bytes: {hex}", difference.len(), frame.len());
+    }
 
     let (seen_path, got_path) = (scratch.path("seen.pcap"), scratch.path("got.pcap"));
     write(&seen_path, &seen);
@@ -147,20 +134,14 @@ fn ledger_balances_with_offloads_on() {
     let _turn = lock::shared();
     let (lab, scratch) = (Lab::new(), Scratch::new());
     std::fs::write(scratch.path("file"), vec![0x42; 20_000_000]).unwrap();
-    let mut server = lab.router.command("python3");
-    server.args(["-m", "http.server", "8000", "--bind", "10.10.0.1", "--directory"]).arg(scratch.folder());
-    let mut server =
-        server.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_secs(1));
+    let server = WebServer::start(&lab.router, "10.10.0.1", scratch.folder());
     let sensor = Sensor::start(&lab.sensor, (), |(), _| ());
     let agent = Agent::start(&lab.router, RUN);
     let size = lab
         .client
         .run("curl --silent --fail --output /dev/null -w %{size_download} http://10.10.0.1:8000/file");
-    let outcome = agent.stop();
-    let _ = server.kill();
-    let _ = server.wait();
-    let report = outcome.report();
+    drop(server);
+    let report = agent.stop_and_report();
     let (_, totals) = sensor.finish();
     println!(
         "{:?}, truncated {}, errors {:?}; {totals:?}",
