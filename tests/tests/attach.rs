@@ -241,6 +241,11 @@ fn originals_cross_the_mirrored_interfaces_unchanged() {
         // Both ends of a crafted connection are on the client's side; a bridge that knows it forwards nothing.
         bridge.ip(&format!("link set {port} type bridge_slave learning off"));
     }
+    // Where the host's packet filter looks into bridged frames, it drops the broken ones among them.
+    if std::fs::exists("/proc/sys/net/bridge").unwrap() {
+        bridge.set_sysctl("net/bridge/bridge-nf-call-iptables", "0");
+        bridge.set_sysctl("net/bridge/bridge-nf-call-ip6tables", "0");
+    }
     for (host, iface) in [(&bridge, "eth1"), (&sensor, "eth0")] {
         host.mtu(iface, 2_000);
     }
@@ -249,11 +254,8 @@ fn originals_cross_the_mirrored_interfaces_unchanged() {
 
     for attach in ["tcx", "clsact"] {
         let path = scratch.path(attach);
-        let capture = Capture::start(&server, "eth0", &path, "inbound");
-        // The very first frame over the new bridge never shows up in the capture, with or without an agent
-        // (seen on 6.18 with no agent started at all). It is none of those that are compared.
-        let first = 10_000;
-        Generator::new("eth0").send(&client, first..first + 1);
+        // No filter: with `inbound`, libpcap throws the first frame away.
+        let capture = Capture::start(&server, "eth0", &path, "");
         let sink = Sensor::start(&sensor, 0, |_, _| ());
         let arguments =
             format!("--iface port0 --iface port1 --dest 10.20.0.2 --report json --attach {attach}");
@@ -262,12 +264,11 @@ fn originals_cross_the_mirrored_interfaces_unchanged() {
         let report = agent.stop_and_report();
         assert_eq!(report.frames.sent, 20_000, "in at one port, out of the other");
         assert_eq!(sink.finish().1.datagrams, 20_000);
-        let mut delivered = pcap::read(&capture.stop());
-        delivered.retain(|packet| packet.bytes != frames::frame(first));
-        assert_eq!(delivered.len(), 10_000);
-        for (index, packet) in (0..).zip(delivered) {
-            assert_eq!(packet.bytes, frames::frame(index), "frame {index} on the server");
+        let delivered = pcap::read(&capture.stop());
+        for (index, packet) in (0..).zip(&delivered) {
+            assert_eq!(packet.bytes, frames::frame(index), "frame {index} on the server, --attach {attach}");
         }
+        assert_eq!(delivered.len(), 10_000, "--attach {attach}");
     }
 }
 
