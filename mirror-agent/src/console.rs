@@ -6,13 +6,27 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use log::LevelFilter;
 use serde::Serialize;
 
 use crate::cli::ReportForm;
 
-/// A line for people on standard error. Where that is closed, nobody wants it.
+/// A line for people on standard error, unless `-q` asks for errors only.
 pub fn notice(line: fmt::Arguments<'_>) {
+    if log::max_level() > LevelFilter::Error {
+        standard_error(line);
+    }
+}
+
+/// Where standard error is closed, nobody wants to hear: no reason to panic as `eprintln` does.
+fn standard_error(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// The one line that says why the program failed. An error's causes may have several.
+pub fn failure(error: &str) {
+    let line = error.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    standard_error(format_args!("mirror-agent: {line}"));
 }
 
 /// Prints a final report where its form belongs: `text` on standard error, JSON on standard output, or,
@@ -33,7 +47,7 @@ pub fn report<R: Serialize>(
     }
     let json = serde_json::to_string(report).context("cannot make the report")?;
     if stdout_is_capture {
-        notice(format_args!("{json}"));
+        standard_error(format_args!("{json}"));
         return Ok(());
     }
     let mut out = io::stdout().lock();

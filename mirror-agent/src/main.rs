@@ -7,7 +7,7 @@ use log::LevelFilter;
 use mirror_agent::{
     cli::{Cli, Command},
     config::Config,
-    live, sink,
+    console, live, sink,
 };
 
 /// Something failed at run time.
@@ -32,9 +32,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(code: u8, error: &str) -> ExitCode {
-    // Not eprintln: a closed standard error is no reason to panic. One line: causes may have several.
-    let line = error.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-    let _ = writeln!(std::io::stderr(), "mirror-agent: {line}");
+    console::failure(error);
     ExitCode::from(code)
 }
 
@@ -46,7 +44,8 @@ fn start_log(cli: &Cli) {
         (false, _) => LevelFilter::Debug,
     };
     env_logger::Builder::new()
-        .filter_level(LevelFilter::Warn)
+        // Of libraries warnings are enough, whatever is asked for.
+        .filter_level(level.min(LevelFilter::Warn))
         .filter_module("mirror_agent", level)
         .format(|out, record| {
             let level = record.level().as_str().to_ascii_lowercase();

@@ -9,6 +9,9 @@ pub const TAG_LEN: u32 = 4;
 /// Bytes of the two MAC addresses, after which a VLAN tag goes.
 pub const ADDRESSES_LEN: u32 = 12;
 
+/// The smallest type: a number below it is the length of an IEEE 802.3 frame.
+pub const TYPE_MIN: u16 = 0x0600;
+
 /// Internet Protocol version 4.
 pub const IPV4: u16 = 0x0800;
 /// Internet Protocol version 6.

@@ -3,7 +3,7 @@
 //! The number decides the ring, and with it the sending thread, and the outer source port: all frames of
 //! a connection take one way, in the order in which the kernel saw them.
 
-use crate::{headers::Headers, ip};
+use crate::{ethernet, headers::Headers, ip};
 
 /// First outer source port. RFC 7348 section 5 recommends the dynamic range.
 pub const SOURCE_PORT_FIRST: u16 = 49152;
@@ -20,8 +20,15 @@ pub const SOURCE_PORTS: u32 = 1 << 14;
 #[inline(always)]
 #[must_use]
 pub const fn hash(headers: &Headers) -> u32 {
-    // A type is moved beyond every IP protocol number, so that the two kinds never share a key.
-    let kind = if headers.is_ip { headers.protocol as u64 } else { (headers.ethertype as u64) << 8 };
+    // IP protocols end below 0x100 and types start at 0x600, so that the two never share a key; a length
+    // in a type's place says nothing of the flow.
+    let kind = if headers.is_ip {
+        headers.protocol as u64
+    } else if headers.ethertype >= ethernet::TYPE_MIN {
+        headers.ethertype as u64
+    } else {
+        0x100
+    };
     let ends = endpoint(headers.source, headers.source_port)
         // A sum does not tell who came first.
         .wrapping_add(endpoint(headers.destination, headers.destination_port));

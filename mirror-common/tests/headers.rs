@@ -224,6 +224,9 @@ fn what_is_not_ip_has_the_flow_of_its_stations() {
     assert_eq!(flow::hash(&headers), flow::hash(&Headers::of(&answer[..])));
     let other_type = Headers::of(&ethernet(0x88cc, &[0; 28])[..]);
     assert_ne!(flow::hash(&headers), flow::hash(&other_type));
+    let length = |length| flow::hash(&Headers::of(&ethernet(length, &[0x42; 28])[..]));
+    assert_eq!(length(28), length(0x5ff), "802.3 frames of one flow differ in length");
+    assert_ne!(length(28), length(0x600));
     // A type says IP, the header does not.
     let broken = Headers::of(&ethernet(ethernet::IPV4, &[0x65; 28])[..]);
     assert_eq!((broken.is_ip, broken.source), (false, [0, 0, 0x0200_0000, 1]));

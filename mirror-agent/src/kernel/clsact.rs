@@ -1,24 +1,32 @@
 //! The older place for programs: filters under the clsact qdisc, which stay when the agent is gone.
 
-use aya::programs::{
-    TcAttachType,
-    tc::{self, NlOptions, TcError, TcHandle},
-};
-use futures_util::TryStreamExt as _;
+use aya::programs::tc::{self, NlOptions, TcError, TcHandle};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use mirror_common::record::Direction;
 use rtnetlink::{
     Handle,
-    packet_route::tc::{TcAttribute, TcHandle as QdiscHandle},
+    packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    packet_route::{
+        RouteNetlinkMessage,
+        tc::{TcAttribute, TcFilterBpfOption, TcHandle as QdiscHandle, TcMessage, TcOption},
+    },
 };
 
-use super::hooks::{PROGRAMS, attach_type};
-use mirror_common::record::Direction;
+use super::hooks::PROGRAMS;
 
 /// The agent's filters under whatever priority they get, so that nobody else's is ever taken for them.
 const HANDLE: TcHandle = TcHandle::new(0x4d49, 0x5252);
 
-/// A priority that the kernel picks: just before the first filter that is there, so that a filter which
-/// ends the chain does not hide frames from the agent.
-pub const FIRST: NlOptions = NlOptions { priority: 0, handle: HANDLE, classid: None };
+/// Priorities to try, the first one first: a filter that ends the chain must not hide frames from the
+/// agent. Only where somebody else's filter of another kind has a priority does the next one have to do.
+/// (Asked for a priority of its own choice, the kernel takes 49152 and down, behind nearly everybody.)
+pub const PRIORITIES: std::ops::RangeInclusive<u16> = 1..=32;
+
+/// The agent's filter with one of the [`PRIORITIES`].
+#[must_use]
+pub fn filter(priority: u16) -> NlOptions {
+    NlOptions { priority, handle: HANDLE, classid: None }
+}
 
 /// Makes the qdisc. Returns whether it was not there before.
 ///
@@ -35,13 +43,62 @@ pub fn add_qdisc(interface: &str) -> Result<bool, TcError> {
 
 /// Removes the filters of an agent that was killed. The caller holds the interface's claim, so no
 /// running agent uses them. Returns whether there were any.
-pub fn remove_leftovers(interface: &str) -> bool {
+///
+/// # Errors
+///
+/// What netlink says.
+pub async fn remove_leftovers(netlink: &Handle, ifindex: u32) -> Result<bool, rtnetlink::Error> {
     let mut any = false;
-    for (direction, program) in Direction::ALL.into_iter().zip(PROGRAMS) {
-        // The error is "not found" on nearly every start.
-        any |= tc::qdisc_detach_program(interface, attach_type(direction), program).is_ok();
+    for direction in Direction::ALL {
+        for filter in filters(netlink, ifindex, direction).await? {
+            if is_ours(&filter, PROGRAMS[direction as usize]) {
+                remove(netlink.clone(), filter).await?;
+                any = true;
+            }
+        }
     }
-    any
+    Ok(any)
+}
+
+/// All filters of a direction, first to last. None where there is no qdisc to hold them.
+async fn filters(
+    netlink: &Handle,
+    ifindex: u32,
+    direction: Direction,
+) -> Result<Vec<TcMessage>, rtnetlink::Error> {
+    let request = netlink.traffic_filter(ifindex.cast_signed()).get();
+    let request = match direction {
+        Direction::Ingress => request.ingress(),
+        Direction::Egress => request.egress(),
+    };
+    request.execute().try_collect().await
+}
+
+fn is_ours(filter: &TcMessage, program: &str) -> bool {
+    let named = |options: &TcOption| match options {
+        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => name == program,
+        _ => false,
+    };
+    u32::from(filter.header.handle) == u32::from(HANDLE)
+        && filter.attributes.iter().any(|attribute| match attribute {
+            TcAttribute::Options(options) => options.iter().any(named),
+            _ => false,
+        })
+}
+
+async fn remove(mut netlink: Handle, mut filter: TcMessage) -> Result<(), rtnetlink::Error> {
+    filter.attributes = vec![TcAttribute::Kind("bpf".into())];
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::DelTrafficFilter(filter));
+    request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    let mut answers = netlink.request(request)?;
+    while let Some(answer) = answers.next().await {
+        if let NetlinkPayload::Error(error) = answer.payload
+            && error.code.is_some()
+        {
+            return Err(rtnetlink::Error::NetlinkError(error));
+        }
+    }
+    Ok(())
 }
 
 /// Removes the qdisc if it has no filter left. It is the caller's to know that the agent made it.
@@ -50,21 +107,12 @@ pub fn remove_leftovers(interface: &str) -> bool {
 ///
 /// What netlink says.
 pub async fn remove_empty_qdisc(netlink: &Handle, ifindex: u32) -> Result<(), rtnetlink::Error> {
-    let index = ifindex.cast_signed();
-    let filters = |attach: TcAttachType| {
-        let request = netlink.traffic_filter(index).get();
-        match attach {
-            TcAttachType::Egress => request.egress(),
-            _ => request.ingress(),
-        }
-        .execute()
-    };
     for direction in Direction::ALL {
-        if std::pin::pin!(filters(attach_type(direction))).try_next().await?.is_some() {
+        if !filters(netlink, ifindex, direction).await?.is_empty() {
             return Ok(());
         }
     }
-    let mut request = netlink.qdisc().del(index);
+    let mut request = netlink.qdisc().del(ifindex.cast_signed());
     let message = request.message_mut();
     message.header.parent = QdiscHandle::CLSACT;
     message.header.handle = QdiscHandle { major: 0xffff, minor: 0 };

@@ -106,7 +106,9 @@ impl Hooks {
                 return Err(error).with_context(|| format!("cannot claim {name} for this agent"));
             }
         };
-        let left_over = clsact::remove_leftovers(name);
+        let left_over = clsact::remove_leftovers(&self.netlink, link.ifindex)
+            .await
+            .with_context(|| format!("cannot look for what a killed agent left on {name}"))?;
         if left_over {
             log::info!("removed the hooks that a killed agent left on {name}");
         }
@@ -153,8 +155,15 @@ impl Hooks {
         }
         attached.owns_qdisc |=
             clsact::add_qdisc(name).with_context(|| format!("cannot add a clsact qdisc to {name}"))?;
-        let first = TcAttachOptions::Netlink(clsact::FIRST);
-        let id = program.attach_with_options(name, attach_type(direction), first).with_context(|| {
+        let mut result = Err(ProgramError::NotLoaded);
+        for priority in clsact::PRIORITIES {
+            let filter = TcAttachOptions::Netlink(clsact::filter(priority));
+            result = program.attach_with_options(name, attach_type(direction), filter);
+            if result.is_ok() {
+                break;
+            }
+        }
+        let id = result.with_context(|| {
             format!("cannot attach to {name}: is there an ingress qdisc of somebody else's?")
         })?;
         attached.links.push((direction, id));
