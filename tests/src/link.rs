@@ -59,11 +59,16 @@ impl Host {
         ));
     }
 
-    /// Switches the same offloads on.
+    /// Has each connection that comes in at `iface` handled by one processor (receive packet steering, the
+    /// kernel's Documentation/networking/scaling.rst), as a card with several queues does. Without it, a
+    /// sender that moves from one processor to another overtakes itself on a veth.
     ///
     /// # Panics
-    /// Where ethtool fails.
-    pub fn offloads_on(&self, iface: &str) {
-        self.run(&format!("ethtool -K {iface} tx on rx on gso on tso on gro on tx-udp-segmentation on"));
+    /// Where the kernel has no packet steering.
+    pub fn steer_connections(&self, iface: &str) {
+        let processors = std::thread::available_parallelism().expect("processors").get().min(16);
+        let mask = (1u32 << processors) - 1;
+        let setting = format!("echo {mask:x} > /sys/class/net/{iface}/queues/rx-0/rps_cpus");
+        crate::command::run(self.command("sh").args(["-c", &setting]));
     }
 }
