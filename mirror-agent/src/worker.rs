@@ -69,6 +69,9 @@ impl<O: Output + Send + 'static> Worker<O> {
             if let Err(error) = affinity::pin(cpu) {
                 log::warn!("cannot keep sending thread {index} on processor {cpu}: {error}");
             }
+            if let Err(error) = affinity::take_precedence() {
+                log::info!("sending thread {index} runs with ordinary priority: {error}");
+            }
             // The default lets the kernel prolong each pause by 50 microseconds.
             // SAFETY: PR_SET_TIMERSLACK takes a number of nanoseconds and touches no memory.
             unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
