@@ -19,7 +19,7 @@ use crate::{
 #[inline(always)]
 pub fn capture(skb: Skb, direction: Direction) {
     let ifindex = skb.ifindex();
-    let Some(counters) = COUNTERS.get_ptr_mut(&key(ifindex, direction)) else {
+    let Some(counters) = COUNTERS.get_ptr_mut(key(ifindex, direction)) else {
         // User space makes the entry before it attaches, and never takes it away.
         return;
     };

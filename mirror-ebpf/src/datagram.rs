@@ -16,7 +16,7 @@ pub fn common_hash(headers: &Headers, flow_hash: u32) -> u32 {
     let key = flow::datagram(headers);
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    if let Some(known) = DATAGRAMS.get_ptr(&key) {
+    if let Some(known) = DATAGRAMS.get_ptr(key) {
         // SAFETY: the map's values stay in place while a program runs; another processor may recycle
         // this one, which at worst sends a fragment another way.
         let known = unsafe { *known };
@@ -26,6 +26,6 @@ pub fn common_hash(headers: &Headers, flow_hash: u32) -> u32 {
     }
     let entry = Datagram { since_ns: now, flow_hash, reserved: 0 };
     // A full map evicts; an update that fails only means that later fragments find their own way.
-    let _ = DATAGRAMS.insert(&key, &entry, 0);
+    let _ = DATAGRAMS.insert(key, entry, 0);
     flow_hash
 }

@@ -13,6 +13,6 @@ pub fn leads_to_sensor(headers: &Headers) -> u64 {
     }
     let path = Path::of(headers, port);
     // SAFETY: user space only adds paths, so the value is not recycled while it is read.
-    let known = unsafe { OWN_PATHS.get(&path.number()) };
+    let known = unsafe { OWN_PATHS.get(path.number()) };
     u64::from(known.is_some_and(|known| *known == path))
 }
