@@ -44,7 +44,8 @@ fn stops_under_full_load(signal: i32, arguments: &str) {
         report.frames
     );
     assert!(still_sending, "the load was over before the agent was");
-    assert!(report.frames.seen > 500_000, "this was no load: {:?}", report.frames);
+    // The generator goes flat out; how much that is depends on the processor that the agent leaves it.
+    assert!(report.frames.seen > 100_000, "this was no load: {:?}", report.frames);
     assert!(report.frames.seen <= sent.frames);
     assert_eq!(arrived.count(), report.datagrams_sent, "datagrams at the sensor against those reported");
     assert_eq!(report.frames.sent, report.datagrams_sent);
