@@ -8,6 +8,12 @@ use std::{
 
 use crate::host::Host;
 
+/// Longer than any frame in the tests that capture. In immediate mode the kernel's buffer has slots of this
+/// size, so a generous one would leave few of them.
+const SNAPLEN: &str = "4096";
+/// The kernel's buffer, in KiB: 65536 slots.
+const BUFFER: &str = "262144";
+
 /// A running tcpdump that writes a file.
 #[derive(Debug)]
 pub struct Capture {
@@ -17,7 +23,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Captures whole frames on `iface` into `path`, those that `filter` lets through, and waits until it
+    /// Captures frames of up to [`SNAPLEN`] bytes on `iface` into `path`, those that `filter` lets through, and waits until it
     /// does.
     ///
     /// # Panics
@@ -26,7 +32,7 @@ impl Capture {
     pub fn start(host: &Host, iface: &str, path: &Path, filter: &str) -> Self {
         let mut child = host
             .command("tcpdump")
-            .args(["-n", "-Z", "root", "-s", "0", "-B", "131072", "--immediate-mode", "-i", iface, "-w"])
+            .args(["-n", "-Z", "root", "-s", SNAPLEN, "-B", BUFFER, "--immediate-mode", "-i", iface, "-w"])
             .arg(path)
             .args(filter.split_whitespace())
             .stdin(Stdio::null())

@@ -17,14 +17,12 @@ pub struct Packet {
     /// Nanoseconds since 1970.
     pub time: u64,
     pub bytes: Vec<u8>,
-    /// How long it was before it was cut.
-    pub wire_len: usize,
 }
 
 /// Reads a whole file.
 ///
 /// # Panics
-/// Where it is not such a file, or ends in the middle of a frame.
+/// Where it is not such a file, ends in the middle of a frame, or has frames that were cut short.
 #[must_use]
 pub fn read(path: &Path) -> Vec<Packet> {
     let bytes = fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
@@ -40,10 +38,10 @@ pub fn read(path: &Path) -> Vec<Packet> {
     let mut at = 24;
     while at < bytes.len() {
         let len = word(at + 8) as usize;
+        assert_eq!(len, word(at + 12) as usize, "a frame was cut in {}", path.display());
         packets.push(Packet {
             time: u64::from(word(at)) * 1_000_000_000 + u64::from(word(at + 4)) * scale,
             bytes: bytes[at + 16..at + 16 + len].to_vec(),
-            wire_len: word(at + 12) as usize,
         });
         at += 16 + len;
     }
