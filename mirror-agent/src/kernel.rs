@@ -6,4 +6,5 @@ pub mod counters;
 pub mod doorbell;
 pub mod hooks;
 pub mod load;
+pub mod own_paths;
 pub mod support;

@@ -67,12 +67,6 @@ async fn mirror(config: Config) -> Result<()> {
         Destination::Sensor { host, port, vni } => {
             let sensor = sensor::resolve(host, *port).await?;
             let rings = config.cpus.len() as u32;
-            let sockets = (0..rings)
-                .map(|ring| RawSocket::open(sensor, *vni, ring, rings))
-                .collect::<io::Result<Vec<_>>>()
-                .and_then(|sockets| Ok((sockets[0].source()?, sockets)))
-                .with_context(|| format!("cannot send to {sensor}: is there a route to it?"));
-            let (source, sockets) = sockets?;
             let payload_max = if sensor.is_ipv4() { udp::PAYLOAD_MAX_V4 } else { udp::PAYLOAD_MAX_V6 };
             let settings = Settings {
                 rings,
@@ -80,7 +74,10 @@ async fn mirror(config: Config) -> Result<()> {
                 sensor_port: u32::from(*port),
                 time_stamps: 0,
             };
-            let loaded = load::load(&settings, config.ring_size, &[load::own_path(source, sensor)])?;
+            let loaded = load::load(&settings, config.ring_size)?;
+            let sockets = (0..rings)
+                .map(|ring| RawSocket::open(sensor, *vni, ring, rings, loaded.own_paths.clone()))
+                .collect::<Result<Vec<_>>>()?;
             let to = format!("{sensor}, vxlan vni {vni}");
             let names = Names::default();
             Run::start(&config, loaded, sockets, names, &links, &wanted, to, Some(sensor.to_string())).await?
@@ -90,7 +87,7 @@ async fn mirror(config: Config) -> Result<()> {
             let names = Names::default();
             let capture = Capture::create(path, names.clone())
                 .with_context(|| format!("cannot write to {}", path.display()))?;
-            let loaded = load::load(&settings, config.ring_size, &[])?;
+            let loaded = load::load(&settings, config.ring_size)?;
             let to = path.display().to_string();
             Run::start(&config, loaded, vec![capture], names, &links, &wanted, to, None).await?
         }
@@ -136,7 +133,7 @@ impl Run {
         to: String,
         sensor: Option<String>,
     ) -> Result<Self> {
-        let load::Loaded { ebpf, rings, doorbells, counters } = loaded;
+        let load::Loaded { ebpf, rings, doorbells, counters, own_paths: _ } = loaded;
         let mut hooks = Hooks::new(
             ebpf,
             counters,

@@ -1,20 +1,17 @@
 //! Loads the kernel programs and makes their rings.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    os::fd::AsFd as _,
-};
+use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{ArrayOfMaps, HashMap, Map, MapData, PerCpuHashMap},
+    maps::{ArrayOfMaps, Map, MapData, PerCpuHashMap},
     programs::{ProgramError, SchedClassifier},
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
-use mirror_common::{counters::HookCounters, ip::mapped, own::Path, settings::Settings};
+use mirror_common::{counters::HookCounters, settings::Settings};
 
-use super::{counters::Counters, doorbell::Doorbells, hooks::PROGRAMS};
+use super::{counters::Counters, doorbell::Doorbells, hooks::PROGRAMS, own_paths::OwnPaths};
 use crate::source::ring::RingReader;
 
 /// The object that build.rs had built.
@@ -30,15 +27,16 @@ pub struct Loaded {
     pub doorbells: Doorbells,
     /// What the hooks count.
     pub counters: Counters,
+    /// How the hooks know the agent's own datagrams.
+    pub own_paths: OwnPaths,
 }
 
-/// Loads the programs for `settings`, with rings of `ring_size` bytes, and tells them the paths that the
-/// agent itself sends on.
+/// Loads the programs for `settings`, with rings of `ring_size` bytes.
 ///
 /// # Errors
 ///
 /// The kernel refuses: too little memory, or a program that its verifier does not take.
-pub fn load(settings: &Settings, ring_size: u32, own_paths: &[Path]) -> Result<Loaded> {
+pub fn load(settings: &Settings, ring_size: u32) -> Result<Loaded> {
     lift_memory_lock_limit();
     let mut ebpf = EbpfLoader::new()
         .override_global("SETTINGS", settings, true)
@@ -51,39 +49,19 @@ pub fn load(settings: &Settings, ring_size: u32, own_paths: &[Path]) -> Result<L
             .with_context(|| format!("the object has no program {name}"))?
             .try_into()?;
         program.load().map_err(|error| explain_refusal(name, error))?;
-        if let Ok(info) = program.info() {
-            let steps = info.verified_instruction_count();
-            log::debug!("the verifier took {steps:?} steps through {name}, of a million that it may");
+        // Kernels before 5.16 do not tell.
+        if let Some(steps) = program.info().ok().and_then(|info| info.verified_instruction_count()) {
+            log::debug!("the verifier took {steps} steps through {name}, of a million that it may");
         }
     }
     let rings = make_rings(&mut ebpf, settings.rings, ring_size)?;
-    let mut paths: HashMap<_, u64, Path> = take_map(&mut ebpf, "OWN_PATHS")?.try_into()?;
-    for path in own_paths {
-        paths.insert(path.number(), path, 0).context("cannot tell the hooks where the agent sends")?;
-    }
+    let own_paths = OwnPaths::new(take_map(&mut ebpf, "OWN_PATHS")?.try_into()?);
     let Map::Array(doorbells) = take_map(&mut ebpf, "DOORBELLS")? else {
         bail!("the doorbells are not in an array");
     };
     let doorbells = Doorbells::new(doorbells.fd().as_fd()).context("cannot map the doorbells")?;
     let counters: PerCpuHashMap<MapData, u32, HookCounters> = take_map(&mut ebpf, "COUNTERS")?.try_into()?;
-    Ok(Loaded { ebpf, rings, doorbells, counters: Counters::new(counters) })
-}
-
-/// From where to where the agent sends, as the hooks know it.
-#[must_use]
-pub fn own_path(source: IpAddr, sensor: SocketAddr) -> Path {
-    let address = |ip| match ip {
-        IpAddr::V4(ip) => mapped(ip.to_bits()),
-        IpAddr::V6(ip) => {
-            let bits = ip.to_bits();
-            [96, 64, 32, 0].map(|shift| (bits >> shift) as u32)
-        }
-    };
-    Path {
-        source: address(source),
-        destination: address(sensor.ip()),
-        destination_port: u32::from(sensor.port()),
-    }
+    Ok(Loaded { ebpf, rings, doorbells, counters: Counters::new(counters), own_paths })
 }
 
 fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {

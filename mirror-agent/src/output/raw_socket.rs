@@ -7,12 +7,13 @@
 
 use std::{
     io, mem,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::fd::AsRawFd as _,
     ptr, thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use anyhow::{Context as _, Result};
 use arrayvec::ArrayVec;
 use mirror_common::{flow, own, vxlan};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -20,19 +21,23 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::Output;
 use crate::{
     encap::vxlan::{Encapsulation, HEADERS_LEN},
+    kernel::own_paths::OwnPaths,
     ledger::OutputCounters,
     source::ring::{BATCH, Frame},
 };
 
 /// One thread's way to a sensor.
-#[derive(Debug)]
 pub struct RawSocket {
     socket: Socket,
+    sensor: SocketAddr,
+    own_paths: OwnPaths,
     encapsulation: Encapsulation,
     /// This thread's ring and the number of rings: tells whose datagram a network error is about.
     ring: u32,
     rings: u32,
     headers: Box<[[u8; HEADERS_LEN]; BATCH]>,
+    /// When the source address was last looked up.
+    connected: Instant,
 }
 
 /// Bytes that may wait in the socket, so that a burst does not wait for the card.
@@ -46,15 +51,19 @@ const SEND_TIMEOUT: Duration = Duration::from_millis(100);
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_micros(100);
 
+/// Shortest time between two looks for another source address.
+const RECONNECT_EVERY: Duration = Duration::from_secs(1);
+
 impl RawSocket {
     /// Opens a way to `sensor` for the thread that serves `ring` of `rings`.
     ///
     /// # Errors
     ///
     /// No right to open raw sockets, or no route to the sensor.
-    pub fn open(sensor: SocketAddr, vni: u32, ring: u32, rings: u32) -> io::Result<Self> {
+    pub fn open(sensor: SocketAddr, vni: u32, ring: u32, rings: u32, own_paths: OwnPaths) -> Result<Self> {
         let domain = Domain::for_address(sensor);
-        let socket = Socket::new(domain, Type::RAW, Some(Protocol::UDP))?;
+        let socket =
+            Socket::new(domain, Type::RAW, Some(Protocol::UDP)).context("cannot open a raw socket")?;
         refuse_everything(&socket)?;
         socket.set_mark(own::MARK)?;
         // Beyond net.core.wmem_max with CAP_NET_ADMIN, else as far as that allows.
@@ -77,28 +86,65 @@ impl RawSocket {
                 set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_CHECKSUM, CHECKSUM_OFFSET)?;
             }
         }
-        // Raw sockets have no ports; connecting fixes the source address and has errors reported.
-        socket.connect(&SockAddr::from(SocketAddr::new(sensor.ip(), 0)))?;
-        Ok(Self {
+        let socket = Self {
             socket,
+            sensor,
+            own_paths,
             encapsulation: Encapsulation::new(sensor.port(), vni),
             ring,
             rings,
             headers: Box::new([[0; HEADERS_LEN]; BATCH]),
-        })
+            connected: Instant::now(),
+        };
+        socket.connect()?;
+        Ok(socket)
     }
 
-    /// The address that datagrams leave from.
-    ///
-    /// # Errors
-    ///
-    /// What `getsockname` says.
-    pub fn source(&self) -> io::Result<IpAddr> {
-        self.socket
-            .local_addr()?
-            .as_socket()
-            .map(|address| address.ip())
-            .ok_or_else(|| io::Error::other("the socket has no IP address"))
+    /// Fixes the source address, as the host's routes have it now, and tells the hooks. Raw sockets have
+    /// no ports.
+    fn connect(&self) -> Result<()> {
+        let sensor = self.sensor;
+        let source = self
+            .socket
+            .connect(&SockAddr::from(SocketAddr::new(sensor.ip(), 0)))
+            .and_then(|()| self.socket.local_addr())
+            .with_context(|| format!("cannot send to {sensor}: is there a route to it?"))?;
+        let source = source.as_socket().context("a raw socket has no IP address")?;
+        self.own_paths.add(source.ip(), sensor)
+    }
+
+    /// Where `errno` may mean that the source address is no longer the host's, looks for another one, at
+    /// most once a second. Returns whether the socket now has it.
+    fn follow_address(&mut self, errno: i32) -> bool {
+        let may_be = matches!(errno, libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENETUNREACH);
+        if !may_be || self.connected.elapsed() < RECONNECT_EVERY {
+            return false;
+        }
+        self.connected = Instant::now();
+        if !self.has_other_source().unwrap_or(false) {
+            return false;
+        }
+        forget_source(&self.socket);
+        match self.connect() {
+            Ok(()) => {
+                log::info!("this host has another address now: connected to {} again", self.sensor);
+                true
+            }
+            Err(error) => {
+                log::debug!("{error:#}");
+                false
+            }
+        }
+    }
+
+    /// Whether a new socket would send from another address than this one does.
+    fn has_other_source(&self) -> io::Result<bool> {
+        let probe = Socket::new(Domain::for_address(self.sensor), Type::DGRAM, None)?;
+        probe.set_mark(own::MARK)?;
+        probe.connect(&SockAddr::from(self.sensor))?;
+        let address =
+            |socket: &Socket| socket.local_addr().map(|local| local.as_socket().map(|address| address.ip()));
+        Ok(address(&probe)? != address(&self.socket)?)
     }
 
     /// Counts the errors that the network or the kernel has reported since the last call. Returns
@@ -210,6 +256,10 @@ impl Output for RawSocket {
                     counters.bytes.add(bytes as u64);
                     done += sent;
                     tries = 0;
+                    if done < messages.len() {
+                        // The call swallows the error that stopped it.
+                        self.take_reported_errors(counters);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -224,6 +274,9 @@ impl Output for RawSocket {
                         if passes {
                             thread::sleep(PAUSE);
                         }
+                        continue;
+                    }
+                    if self.follow_address(errno) {
                         continue;
                     }
                     counters.error(errno);
@@ -258,6 +311,18 @@ fn refuse_everything(socket: &Socket) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Dissolves the association: a socket that is merely connected again keeps its source address
+/// (`__ip4_datagram_connect` in net/ipv4/datagram.c).
+fn forget_source(socket: &Socket) {
+    // SAFETY: all-zero is a valid sockaddr of family AF_UNSPEC (0); its length is given. Where the call
+    // fails, so does the connect that follows, and that is told.
+    unsafe {
+        let nowhere: libc::sockaddr = mem::zeroed();
+        let length = mem::size_of_val(&nowhere) as libc::socklen_t;
+        libc::connect(socket.as_raw_fd(), &raw const nowhere, length);
+    }
 }
 
 fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {

@@ -1,0 +1,58 @@
+//! Tells the hooks from where to where the agent sends.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{HashMap, MapData};
+use mirror_common::{ip, own::Path};
+
+/// The paths that the hooks know. Shared by the sending threads, which add to it when the host's address
+/// changes. Nothing is ever taken away: datagrams of an old path may still be on their way.
+#[derive(Clone)]
+pub struct OwnPaths(Arc<Mutex<HashMap<MapData, u64, Path>>>);
+
+impl OwnPaths {
+    pub(super) fn new(map: HashMap<MapData, u64, Path>) -> Self {
+        Self(Arc::new(Mutex::new(map)))
+    }
+
+    /// The agent is about to send from `source` to `sensor`.
+    ///
+    /// # Errors
+    ///
+    /// The map is full: it has room for 64 paths.
+    pub fn add(&self, source: IpAddr, sensor: SocketAddr) -> Result<()> {
+        let path = Path {
+            source: address(source),
+            destination: address(sensor.ip()),
+            destination_port: u32::from(sensor.port()),
+        };
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.insert(path.number(), path, 0).context("cannot tell the hooks where the agent sends")
+    }
+}
+
+fn address(address: IpAddr) -> ip::Address {
+    match address {
+        IpAddr::V4(address) => ip::mapped(address.to_bits()),
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            [96, 64, 32, 0].map(|shift| (bits >> shift) as u32)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_as_the_hooks_read_them() {
+        assert_eq!(address(IpAddr::from([10, 1, 2, 3])), [0, 0, 0xffff, 0x0a01_0203]);
+        let v6 = IpAddr::from([0xfd00, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(address(v6), [0xfd00_0001, 0x0002_0003, 0x0004_0005, 0x0006_0007]);
+    }
+}
