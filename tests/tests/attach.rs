@@ -279,7 +279,7 @@ fn ping_and_download_work_through_the_mirrored_router() {
     let _sensor = Sensor::keeping(&lab.sensor);
     for attach in ["tcx", "clsact"] {
         let agent = Agent::start(&lab.router, &format!("{RUN} --attach {attach}"));
-        let ping = lab.client.run("ping -c 20 -i 0.01 -W 2 10.20.0.2");
+        let ping = lab.client.run("ping -n -c 20 -i 0.01 -W 2 10.20.0.2");
         assert!(ping.contains("20 received, 0% packet loss"), "{ping}");
         let report = agent.stop_and_report();
         assert!(report.frames.sent >= 40, "{:?}", report.frames);

@@ -125,7 +125,7 @@ fn veth_pair_and_bridge_on_the_way_to_the_sensor_have_no_echo() {
     router.ip("link set port master br0");
     router.address("up0", "10.20.0.1/24");
     sensor_host.address("eth0", "10.20.0.2/24");
-    router.run("ping -c 1 -W 2 10.20.0.2");
+    router.run("ping -n -c 1 -W 2 10.20.0.2");
 
     let sensor = Sensor::start(&sensor_host, Inside::new(3_000), |inside, datagram| inside.look(datagram));
     let agent = Agent::start(&router, &format!("{RUN} --iface up0 --iface port --iface br0 --iface eth1"));

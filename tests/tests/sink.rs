@@ -72,7 +72,7 @@ fn tcpdump_reads_frames_from_the_sink_as_they_come() {
     }
     let agent = Agent::start(&lab.router, RUN);
     let start = Instant::now();
-    lab.client.run("ping -c 3 -i 0.1 -W 2 10.10.0.1");
+    lab.client.run("ping -n -c 3 -i 0.1 -W 2 10.10.0.1");
     let output = shell.wait_with_output().unwrap();
     let took = start.elapsed();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
