@@ -55,15 +55,9 @@ pub struct MirrorArgs {
     /// Write a capture (pcapng, nanoseconds) instead of sending; - is standard output
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["dest", "vni"])]
     pub write: Option<PathBuf>,
-    /// Stop after N frames
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub limit: Option<u64>,
-    /// Stop after this long: 90s, 5m, 1h 30m
-    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
-    pub duration: Option<Duration>,
-    /// Print the counts so far on standard error, each time this long has passed
-    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
-    pub stats_interval: Option<Duration>,
+    /// When to stop, and what to say meanwhile.
+    #[command(flatten)]
+    pub run: RunArgs,
     /// Report at the end: text on standard error, json on standard output
     #[arg(long, value_enum, value_name = "FORM", default_value_t = ReportForm::Text)]
     pub report: ReportForm,
@@ -77,6 +71,20 @@ pub struct MirrorArgs {
     /// For tests: which of the kernel's two ways of attaching to use
     #[arg(long, value_enum, default_value_t = Attach::Auto, hide = true)]
     pub attach: Attach,
+}
+
+/// What the main job and `sink` have in common.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunArgs {
+    /// Stop after N frames
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Stop after this long: 90s, 5m, 1h 30m
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub duration: Option<Duration>,
+    /// Print the counts so far on standard error, each time this has passed
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub stats_interval: Option<Duration>,
 }
 
 /// `--direction`

@@ -91,17 +91,17 @@ fn lift_memory_lock_limit() {
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
 }
 
-/// The verifier's log is thousands of lines: the last one with a reason goes to the user.
+/// The verifier's log is thousands of lines: the one with the reason goes to the user.
 fn explain_refusal(name: &str, error: ProgramError) -> anyhow::Error {
     let ProgramError::LoadError { io_error, verifier_log } = error else {
         return anyhow!(error).context(format!("cannot load the program {name}"));
     };
     let log = verifier_log.to_string();
     log::debug!("verifier log of {name}:\n{log}");
-    let reason = log
-        .lines()
-        .rev()
-        .find(|line| !line.is_empty() && !line.starts_with("processed "))
-        .unwrap_or("no log");
+    // It ends with statistics; the reason is the line before them.
+    let statistics = ["processed ", "verification time ", "stack depth "];
+    let is_reason =
+        |line: &&str| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start));
+    let reason = log.lines().rev().find(is_reason).unwrap_or("it does not say why");
     anyhow!("the kernel refuses the program {name}: {io_error}: {reason} (-vv shows the verifier's log)")
 }

@@ -3,13 +3,12 @@
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
-    time::Duration,
 };
 
 use clap::Args;
 use mirror_common::vxlan;
 
-use crate::cli::{ReportForm, bytes, positive_duration};
+use crate::cli::{ReportForm, RunArgs, bytes};
 
 /// What `mirror-agent sink` is to do.
 #[derive(Args, Clone, Debug)]
@@ -22,17 +21,9 @@ pub struct SinkArgs {
     #[arg(short, long, value_name = "FILE")]
     pub write: Option<PathBuf>,
 
-    /// Stop after N frames
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub limit: Option<u64>,
-
-    /// Stop after that long, such as 90s or 5m
-    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
-    pub duration: Option<Duration>,
-
-    /// Print the counts on standard error each time this has passed
-    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
-    pub stats_interval: Option<Duration>,
+    /// When to stop, and what to say meanwhile.
+    #[command(flatten)]
+    pub run: RunArgs,
 
     /// Final report: text on standard error, json on standard output (on standard error with -w -)
     #[arg(long, value_enum, value_name = "FORM", default_value_t = ReportForm::Text)]

@@ -87,9 +87,9 @@ impl Sink {
             drops_seen: 0,
             capture,
             capture_path,
-            limit: args.limit.unwrap_or(u64::MAX),
-            duration: args.duration,
-            stats_interval: args.stats_interval,
+            limit: args.run.limit.unwrap_or(u64::MAX),
+            duration: args.run.duration,
+            stats_interval: args.run.stats_interval,
         })
     }
 
