@@ -13,6 +13,17 @@ use crate::host::Host;
 /// The port it listens on.
 const PORT: u16 = 8000;
 
+/// As `python3 -m http.server`, which asks a name server for its own name first: here there is none.
+const SERVER: &str = "
+import functools, http.server, socket, socketserver, sys
+class Server(socketserver.ThreadingTCPServer):
+    address_family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+    allow_reuse_address = daemon_threads = True
+    request_queue_size = 64
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[3])
+Server((sys.argv[1], int(sys.argv[2])), handler).serve_forever()
+";
+
 /// The server, for as long as this lives.
 #[derive(Debug)]
 pub struct WebServer(Child);
@@ -26,7 +37,7 @@ impl WebServer {
     pub fn start(host: &Host, address: &str, folder: &Path) -> Self {
         let child = host
             .command("python3")
-            .args(["-m", "http.server", &PORT.to_string(), "--bind", address, "--directory"])
+            .args(["-c", SERVER, address, &PORT.to_string()])
             .arg(folder)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
