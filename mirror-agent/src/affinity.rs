@@ -30,7 +30,8 @@ pub fn pin(cpu: usize) -> nix::Result<()> {
 
 /// Lets the calling thread run before the host's ordinary programs. It has milliseconds until its ring is
 /// full, and under load it is the busy programs' own traffic that it has to keep up with; where it waits
-/// for its turn behind them, it loses frames. It never takes more than its one processor, and sleeps when
+/// for its turn behind them, it loses frames. (Autogroups and cgroups bound how far it counts, see
+/// sched(7).) It never takes more than its one processor, and sleeps when
 /// there is no traffic.
 ///
 /// # Errors

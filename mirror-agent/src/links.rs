@@ -1,12 +1,17 @@
 //! The host's interfaces, as netlink tells of them.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use rtnetlink::{
     Handle, MulticastGroup,
     packet_core::NetlinkPayload,
     packet_route::{
-        RouteNetlinkMessage,
+        AddressFamily, RouteNetlinkMessage,
         link::{LinkAttribute, LinkLayerType, LinkMessage},
     },
 };
@@ -23,21 +28,22 @@ pub struct Link {
     pub is_ethernet: bool,
 }
 
-/// What happened to an interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What netlink tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is there: new, or changed in some way, such as its name.
-    Is(Link),
-    /// The one with this number is gone.
+    /// The interface with this number is gone.
     Gone(u32),
+    /// Something else changed, or a message was lost: look at all interfaces anew.
+    Any,
 }
 
-/// A connection to the kernel's routing netlink, with all changes of interfaces from now on.
+/// A connection to the kernel's routing netlink, with all changes from now on.
 #[derive(Debug)]
 pub struct Links {
     /// For requests.
     pub handle: Handle,
     changes: UnboundedReceiver<Change>,
+    address_changes: Arc<AtomicU64>,
 }
 
 impl Links {
@@ -47,18 +53,28 @@ impl Links {
     ///
     /// No netlink socket to be had.
     pub fn connect() -> Result<Self> {
-        let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
+        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(&groups)
             .context("cannot follow the host's interfaces by netlink")?;
         tokio::spawn(connection);
         let (sender, changes) = unbounded_channel();
+        let address_changes = Arc::<AtomicU64>::default();
+        let count = Arc::clone(&address_changes);
         tokio::spawn(async move {
             while let Some((message, _)) = messages.next().await {
-                let NetlinkPayload::InnerMessage(message) = message.payload else {
-                    continue;
-                };
-                let change = match message {
-                    RouteNetlinkMessage::NewLink(link) => read(&link).map(Change::Is),
-                    RouteNetlinkMessage::DelLink(link) => Some(Change::Gone(link.header.index)),
+                let change = match message.payload {
+                    NetlinkPayload::InnerMessage(
+                        RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_),
+                    ) => {
+                        count.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    NetlinkPayload::InnerMessage(message) => link_change(&message),
+                    // Too many changes at once for the socket's buffer.
+                    NetlinkPayload::Overrun(_) => {
+                        count.fetch_add(1, Ordering::Relaxed);
+                        Some(Change::Any)
+                    }
                     _ => None,
                 };
                 if let Some(change) = change
@@ -68,7 +84,13 @@ impl Links {
                 }
             }
         });
-        Ok(Self { handle, changes })
+        Ok(Self { handle, changes, address_changes })
+    }
+
+    /// Counts how often the host's addresses have changed, for sockets that depend on them.
+    #[must_use]
+    pub fn address_changes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.address_changes)
     }
 
     /// All interfaces of this network namespace.
@@ -88,9 +110,24 @@ impl Links {
         Ok(links.iter().filter_map(read).collect())
     }
 
-    /// The next change. Never ends while netlink works.
-    pub async fn next_change(&mut self) -> Option<Change> {
-        self.changes.recv().await
+    /// Waits for changes, and returns all that have come. Never ends while netlink works.
+    pub async fn next_changes(&mut self) -> Option<Vec<Change>> {
+        let mut changes = vec![self.changes.recv().await?];
+        while let Ok(change) = self.changes.try_recv() {
+            changes.push(change);
+        }
+        Some(changes)
+    }
+}
+
+fn link_change(message: &RouteNetlinkMessage) -> Option<Change> {
+    match message {
+        RouteNetlinkMessage::NewLink(_) => Some(Change::Any),
+        // A port that leaves its bridge is told as a deletion in the bridge's own family.
+        RouteNetlinkMessage::DelLink(link) if link.header.interface_family == AddressFamily::Unspec => {
+            Some(Change::Gone(link.header.index))
+        }
+        _ => None,
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     limit::Limit,
     links::{Change, Link, Links},
     names::Names,
-    output::{Output, capture::Capture, raw_socket::RawSocket},
+    output::{Output, capture::Capture, pcapng::Target, raw_socket::RawSocket},
     privileges,
     report::{DestinationReport, InterfaceReport, Report, stats_line},
     sensor,
@@ -41,6 +41,10 @@ use crate::{
 /// is busy, shorter than the grace that systemd and Kubernetes give.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
+/// Longest time that a thread may need to notice that it is to give up: one that does not is stuck in a
+/// write that nobody takes.
+const GIVE_UP_TIME: Duration = Duration::from_secs(2);
+
 /// A signal this soon after the first belongs to it: timeout(1) signals a process and then its group.
 const SAME_REQUEST: Duration = Duration::from_secs(1);
 
@@ -52,11 +56,14 @@ const SAME_REQUEST: Duration = Duration::from_secs(1);
 pub fn run(config: Config) -> Result<()> {
     privileges::require(matches!(config.output, Destination::Sensor { .. }))?;
     support::require()?;
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start the control plane")?
-        .block_on(mirror(config))
+        .context("cannot start the control plane")?;
+    let result = runtime.block_on(mirror(config));
+    // A name that does not resolve, or an output that takes nothing, may still hold a thread.
+    runtime.shutdown_background();
+    result
 }
 
 async fn mirror(config: Config) -> Result<()> {
@@ -65,7 +72,10 @@ async fn mirror(config: Config) -> Result<()> {
     let wanted = find(&config.ifaces, &links.all().await?)?;
     let run = match &config.output {
         Destination::Sensor { host, port, vni } => {
-            let sensor = sensor::resolve(host, *port).await?;
+            let sensor = tokio::select! {
+                sensor = sensor::resolve(host, *port) => sensor?,
+                () = signals.next() => return Ok(()),
+            };
             let rings = config.cpus.len() as u32;
             let payload_max = if sensor.is_ipv4() { udp::PAYLOAD_MAX_V4 } else { udp::PAYLOAD_MAX_V6 };
             let settings = Settings {
@@ -76,20 +86,37 @@ async fn mirror(config: Config) -> Result<()> {
             };
             let loaded = load::load(&settings, config.ring_size)?;
             let sockets = (0..rings)
-                .map(|ring| RawSocket::open(sensor, *vni, ring, rings, loaded.own_paths.clone()))
+                .map(|ring| {
+                    let own_paths = loaded.own_paths.clone();
+                    RawSocket::open(sensor, *vni, ring, rings, own_paths, links.address_changes())
+                })
                 .collect::<Result<Vec<_>>>()?;
             let to = format!("{sensor}, vxlan vni {vni}");
             let names = Names::default();
-            Run::start(&config, loaded, sockets, names, &links, &wanted, to, Some(sensor.to_string())).await?
+            Run::start(&config, loaded, || Ok(sockets), names, &links, &wanted, to, Some(sensor.to_string()))
+                .await?
         }
         Destination::File(path) => {
             let settings = Settings { rings: 1, frame_max: FRAME_MAX as u32, sensor_port: 0, time_stamps: 1 };
             let names = Names::default();
-            let capture = Capture::create(path, names.clone())
-                .with_context(|| format!("cannot write to {}", path.display()))?;
+            let cannot_write = || format!("cannot write to {}", path.display());
+            let opens = tokio::task::spawn_blocking({
+                let path = path.clone();
+                move || Target::open(&path)
+            });
+            // A FIFO that nobody reads would keep the agent waiting.
+            let target = tokio::select! {
+                target = opens => target.context("cannot open the capture")?.with_context(cannot_write)?,
+                () = signals.next() => return Ok(()),
+            };
             let loaded = load::load(&settings, config.ring_size)?;
             let to = path.display().to_string();
-            Run::start(&config, loaded, vec![capture], names, &links, &wanted, to, None).await?
+            // Only when all interfaces are ours: the file may be another agent's.
+            let begin = {
+                let names = names.clone();
+                || Ok(vec![Capture::begin(target, names).with_context(cannot_write)?])
+            };
+            Run::start(&config, loaded, begin, names, &links, &wanted, to, None).await?
         }
     };
     run.until_stopped(&config, links, &mut signals).await
@@ -126,7 +153,7 @@ impl Run {
     async fn start<O: Output + Send + 'static>(
         config: &Config,
         loaded: load::Loaded,
-        outputs: Vec<O>,
+        outputs: impl FnOnce() -> Result<Vec<O>>,
         names: Names,
         links: &Links,
         wanted: &[Link],
@@ -154,7 +181,9 @@ impl Run {
         }
         let mut run =
             Self { hooks, threads: Vec::new(), counters: Vec::new(), events, stop, limit, sensor, started };
-        if let Err(error) = run.start_threads(rings, outputs, &doorbells, &config.cpus, &sender) {
+        let result = outputs()
+            .and_then(|outputs| run.start_threads(rings, outputs, &doorbells, &config.cpus, &sender));
+        if let Err(error) = result {
             run.stop.give_up();
             run.hooks.detach_all().await;
             return Err(error);
@@ -190,15 +219,26 @@ impl Run {
     }
 
     async fn until_stopped(mut self, config: &Config, mut links: Links, signals: &mut Signals) -> Result<()> {
-        let failure = self.follow(config, &mut links, signals).await;
+        let mut failure = self.follow(config, &mut links, signals).await;
 
         self.hooks.detach_all().await;
         let duration = self.started.elapsed();
         self.stop.drain();
-        self.join(signals).await?;
+        let joined = self.join(signals).await;
+        while let Ok(event) = self.events.try_recv() {
+            if let Event::OutputFailed(error) = event {
+                failure.get_or_insert(error);
+            }
+        }
 
-        let report = self.report(config, duration)?;
+        let mut report = self.report(config, duration)?;
+        if joined.is_err() {
+            // What a thread had in its hands that did not end as it should.
+            let lost = report.frames.unaccounted().max(0).unsigned_abs();
+            report.frames.send_failed += lost;
+        }
         console::report(&report, &report, config.report, config.stdout_is_capture)?;
+        joined?;
         match failure {
             // Who closes the pipe has seen enough, as in `mirror-agent -w - | head`.
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -231,7 +271,7 @@ impl Run {
                     Event::LimitReached => return None,
                     Event::OutputFailed(error) => return Some(error),
                 },
-                Some(change) = links.next_change() => self.follow_change(config, change).await,
+                Some(changes) = links.next_changes() => self.follow_changes(config, links, &changes).await,
                 () = tick(&mut stats) => {
                     if let (Some((_, since, sent)), Ok(ledger)) = (&mut stats, self.ledger()) {
                         let rate = (ledger.sent - *sent) as f64 / since.elapsed().as_secs_f64();
@@ -243,21 +283,44 @@ impl Run {
         }
     }
 
-    /// Interfaces come and go: the others go on being mirrored, and one that returns is taken up again.
-    async fn follow_change(&mut self, config: &Config, change: Change) {
-        match change {
-            Change::Gone(ifindex) => {
-                if let Some(name) = self.hooks.forget(ifindex).await {
-                    log::warn!("{name} is gone: it will be mirrored again when it is back");
-                }
+    /// Interfaces come and go, and change their names: what is mirrored are those that have the names
+    /// that were asked for.
+    async fn follow_changes(&mut self, config: &Config, links: &Links, changes: &[Change]) {
+        // One that was deleted and made again meanwhile may have its number back, but not our hooks.
+        for change in changes {
+            if let Change::Gone(ifindex) = change {
+                self.forget(*ifindex).await;
             }
-            Change::Is(link) if config.ifaces.contains(&link.name) && !self.hooks.has(&link.name) => {
+        }
+        let now = match links.all().await {
+            Ok(now) => now,
+            Err(error) => return log::warn!("{error:#}"),
+        };
+        let is_there = |(ifindex, name): &(u32, &str)| {
+            now.iter().any(|link| link.ifindex == *ifindex && link.name == *name)
+        };
+        let missing: Vec<u32> = self
+            .hooks
+            .attached()
+            .filter(|attached| !is_there(attached))
+            .map(|(ifindex, _)| ifindex)
+            .collect();
+        for ifindex in missing {
+            self.forget(ifindex).await;
+        }
+        for link in now {
+            if config.ifaces.contains(&link.name) && !self.hooks.has(&link.name) {
                 match self.hooks.attach(&link).await {
                     Ok(()) => log::warn!("{} is back: mirroring it again", link.name),
                     Err(error) => log::warn!("{error:#}"),
                 }
             }
-            Change::Is(_) => {}
+        }
+    }
+
+    async fn forget(&mut self, ifindex: u32) {
+        if let Some(name) = self.hooks.forget(ifindex).await {
+            log::warn!("{name} is gone: it will be mirrored again when it is back");
         }
     }
 
@@ -276,18 +339,19 @@ impl Run {
                 }
             }
         };
-        let panicked = tokio::select! {
-            done = timeout(DRAIN_TIME, &mut joined) => match done {
-                Ok(panicked) => panicked,
-                Err(_) => {
-                    log::warn!("what was captured could not be sent within {DRAIN_TIME:?}: giving it up");
-                    self.stop.give_up();
-                    joined.await
-                }
-            },
-            () = again => {
+        let in_time = tokio::select! {
+            done = timeout(DRAIN_TIME, &mut joined) => done,
+            () = again => timeout(Duration::ZERO, &mut joined).await,
+        };
+        let panicked = match in_time {
+            Ok(panicked) => panicked,
+            Err(_) => {
+                log::warn!("what was captured cannot be sent: giving it up");
                 self.stop.give_up();
-                joined.await
+                match timeout(GIVE_UP_TIME, joined).await {
+                    Ok(panicked) => panicked,
+                    Err(_) => bail!("the output takes nothing, and what was captured is given up"),
+                }
             }
         };
         match panicked.context("cannot wait for the sending threads")? {

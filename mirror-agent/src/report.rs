@@ -81,7 +81,7 @@ impl Display for Report {
             writeln!(f, "  {count:>12} lost: {name}")?;
         }
         for (name, count) in &self.send_errors {
-            writeln!(f, "  {count:>12} times {name} from the network")?;
+            writeln!(f, "  {count:>12} times {name} from the output")?;
         }
         match self.frames.unaccounted() {
             0 => write!(f, "every frame is accounted for"),

@@ -84,6 +84,9 @@ impl<O: Output + Send + 'static> Worker<O> {
         let mut output_works = true;
         loop {
             if let Some(result) = self.serve(output_works) {
+                if idle == Idle::Armed {
+                    self.doorbell.disarm();
+                }
                 idle = Idle::No;
                 output_works &= self.check(result);
                 continue;
@@ -158,7 +161,8 @@ impl<O: Output + Send + 'static> Worker<O> {
         }
         // A hook that looked at the doorbell just before it was armed may have put its record into the
         // ring just after we looked: on both sides a write is followed by a read, and the hook has no
-        // barrier between them. Such a record is visible within nanoseconds, so the first sleep is short.
+        // barrier between them. Such a record is visible within nanoseconds, so the first sleep is short;
+        // the doorbell stays armed, so that before the second, long one no hook can have missed it.
         let timeout = if idle == Idle::Paused { PollTimeout::from(1_u8) } else { PollTimeout::NONE };
         let mut waits_for = [
             PollFd::new(self.reader.as_fd(), PollFlags::POLLIN),
@@ -166,7 +170,6 @@ impl<O: Output + Send + 'static> Worker<O> {
         ];
         // Woken, timed out or interrupted: the ring tells what there is to do.
         let _ = poll(&mut waits_for, timeout);
-        self.doorbell.disarm();
         Idle::Armed
     }
 }

@@ -21,19 +21,6 @@ pub struct HookCounters {
     pub too_big: u64,
 }
 
-impl HookCounters {
-    /// Frames that were put into a ring.
-    #[must_use]
-    pub const fn captured(&self) -> u64 {
-        // Read while hooks run, the fields are not of one moment: never below zero.
-        self.seen
-            .saturating_sub(self.own)
-            .saturating_sub(self.ring_full)
-            .saturating_sub(self.copy_failed)
-            .saturating_sub(self.too_big)
-    }
-}
-
 /// The counters' place in their map: one per interface and direction.
 #[inline(always)]
 #[must_use]

@@ -1,8 +1,9 @@
 //! How the hooks know the agent's own datagrams, which must never be mirrored again.
 //!
-//! Two signs, because neither reaches everywhere. The mark stays with a socket buffer through bridges,
-//! NAT and tunnels of one network namespace, and is wiped where a veth pair leads into another. The
-//! addresses stay where the mark is wiped.
+//! Two signs, because neither reaches everywhere. The mark stays with a socket buffer through bridges, NAT
+//! and most tunnel devices of one network namespace, and is wiped where a veth pair leads into another.
+//! The addresses stay where the mark is wiped. What has lost both is not recognised: a datagram inside
+//! WireGuard or a user-space VPN.
 
 use crate::{
     flow,
@@ -10,9 +11,19 @@ use crate::{
     ip,
 };
 
-/// `SO_MARK` of every socket that the agent sends from. It keeps clear of the bits that kube-proxy
-/// (0x4000, 0x8000), Cilium (0x0f00) and Calico (the upper half) give a meaning to.
+/// `SO_MARK` of every socket that the agent sends from.
 pub const MARK: u32 = 0x10d5;
+
+/// The bits of a mark that count. The others belong to kube-proxy (0x4000, 0x8000), Cilium (0x0f00) and
+/// Calico (the upper half), which may set them on the agent's datagrams on their way out.
+const MARK_MASK: u32 = 0x30ff;
+
+/// Whether a socket buffer has the agent's mark.
+#[inline(always)]
+#[must_use]
+pub const fn is_marked(mark: u32) -> bool {
+    mark & MARK_MASK == MARK
+}
 
 /// From where to where the agent sends. The source port is left out: the flows inside decide it.
 #[repr(C)]

@@ -37,7 +37,7 @@ pub struct RecordHeader {
     pub ifindex: u32,
     /// [`Direction`] as a number.
     pub direction: u32,
-    /// [`Flow::hash`](crate::flow::Flow::hash).
+    /// [`flow::hash`](crate::flow::hash).
     pub flow_hash: u32,
     /// Bytes of the frame that follow this header. The record may be longer: see [`SIZE_CLASSES`].
     pub captured_len: u32,

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mirror_common::{
     counters::key,
     ethernet::TAG_LEN,
-    own::MARK,
+    own,
     record::{Direction, RecordHeader},
 };
 
@@ -32,7 +32,7 @@ pub fn capture(skb: Skb, direction: Direction) {
     counters.seen += 1;
     counters.bytes += u64::from(len);
 
-    let class = if skb.mark() == MARK { Class::Own } else { classify(skb) };
+    let class = if own::is_marked(skb.mark()) { Class::Own } else { classify(skb) };
     let Class::Flow(flow_hash) = class else {
         counters.own += 1;
         return;

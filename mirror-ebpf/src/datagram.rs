@@ -1,6 +1,9 @@
 //! Keeps the fragments of a datagram together.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::bpf_ktime_get_ns,
+};
 use mirror_common::{flow, headers::Headers};
 
 use crate::maps::{DATAGRAMS, Datagram};
@@ -16,6 +19,7 @@ pub fn common_hash(headers: &Headers, flow_hash: u32) -> u32 {
     let key = flow::datagram(headers);
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
+    let mut stale = false;
     if let Some(known) = DATAGRAMS.get_ptr(key) {
         // SAFETY: the map's values stay in place while a program runs; another processor may recycle
         // this one, which at worst sends a fragment another way.
@@ -23,9 +27,15 @@ pub fn common_hash(headers: &Headers, flow_hash: u32) -> u32 {
         if now.wrapping_sub(known.since_ns) < LIFETIME_NS {
             return known.flow_hash;
         }
+        stale = true;
     }
     let entry = Datagram { since_ns: now, flow_hash, reserved: 0 };
-    // A full map evicts; an update that fails only means that later fragments find their own way.
-    let _ = DATAGRAMS.insert(key, entry, 0);
+    if DATAGRAMS.insert(key, entry, if stale { BPF_ANY } else { BPF_NOEXIST }.into()).is_err()
+        && let Some(first) = DATAGRAMS.get_ptr(key)
+    {
+        // Another processor had a fragment of the same datagram at the same time, and was first.
+        // SAFETY: as above.
+        return unsafe { (*first).flow_hash };
+    }
     flow_hash
 }

@@ -193,3 +193,49 @@ fn small_ring_loses_frames_and_says_how_many() {
     assert!(report.frames.seen > 100_000, "{:?}", report.frames);
     assert!(report.frames.ring_full > 0, "the smallest ring held everything: {:?}", report.frames);
 }
+
+/// The kernel tells of a port that leaves its bridge as of a deletion; the agent detached from it.
+#[test]
+fn port_that_leaves_its_bridge_goes_on_being_mirrored() {
+    let _turn = lock::shared();
+    let lab = Lab::new();
+    lab.router.ip("link add br0 type bridge");
+    lab.router.ip("link set br0 up");
+    lab.router.ip("link set eth0 master br0");
+    let sensor = Sensor::start(&lab.sensor, 0, |count, _| *count += 1);
+    let agent = Agent::start(&lab.router, RUN);
+    let sender = Generator::new("eth0").rate(5_000).start(&lab.client, 0..5_000);
+    std::thread::sleep(Duration::from_millis(300));
+    lab.router.ip("link set eth0 nomaster");
+    sender.finish();
+    let outcome = agent.stop();
+    assert!(!outcome.stderr.contains("gone"), "{outcome}");
+    assert!(outcome.report().frames.seen >= 5_000, "{outcome}");
+    let _ = sensor.finish();
+}
+
+/// An interface that got the name of one that was renamed was never mirrored.
+#[test]
+fn names_decide_what_is_mirrored_after_a_rename() {
+    let _turn = lock::shared();
+    let lab = Lab::new();
+    let other = Host::new("other");
+    veth(&lab.router, "eth5", &other, "eth0");
+    let sensor = Sensor::start(&lab.sensor, 0, |count, _| *count += 1);
+    let agent = Agent::start(&lab.router, RUN);
+    let said = agent.stderr().len();
+    lab.router.ip("link set eth0 down");
+    lab.router.ip("link set eth0 name old0");
+    lab.router.ip("link set old0 up");
+    agent.wait_for_text(said, "eth0 is gone", Duration::from_secs(3));
+    Generator::new("eth0").rate(10_000).send(&lab.client, 0..1_000);
+    lab.router.ip("link set eth5 down");
+    lab.router.ip("link set eth5 name eth0");
+    lab.router.ip("link set eth0 up");
+    agent.wait_for_text(said, "eth0 is back", Duration::from_secs(3));
+    Generator::new("eth0").rate(10_000).send(&other, 1_000..2_000);
+    sensor.wait_for(1_000, Duration::from_secs(5));
+    let report = agent.stop_and_report();
+    assert_eq!(report.interface("eth0").seen, 1_000, "those of the interface that now has the name");
+    assert_eq!(sensor.finish().1.datagrams, 1_000);
+}

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, SystemTime},
 };
@@ -15,6 +15,7 @@ use mirror_tests::{
     generator::Generator,
     lab::Lab,
     lock, pcap,
+    report::Report,
     scratch::Scratch,
     tshark,
 };
@@ -156,4 +157,103 @@ fn full_disk_is_an_error_and_no_panic() {
     std::thread::sleep(Duration::from_millis(1_000));
     agent.signal(libc::SIGTERM);
     agent.wait(Duration::from_secs(10)).assert_failed(1, &[]);
+}
+
+/// A second agent truncated the file of the first before it was refused the interface.
+#[test]
+fn agent_that_is_refused_leaves_the_other_ones_capture_alone() {
+    let _turn = lock::shared();
+    let (lab, scratch) = (Lab::new(), Scratch::new());
+    let path = scratch.path("mirror.pcapng");
+    let arguments = format!("--iface eth0 --report json -w {}", path.display());
+    let first = Agent::start(&lab.router, &arguments);
+    let start = now();
+    Generator::new("eth0").rate(20_000).send(&lab.client, 0..FRAMES / 2);
+    let second = agent::run(&lab.router, &arguments, Duration::from_secs(10));
+    second.assert_failed(1, &["eth0", "already mirrored"]);
+    Generator::new("eth0").rate(20_000).send(&lab.client, FRAMES / 2..FRAMES);
+    let end = now();
+    assert_eq!(first.stop_and_report().frames.sent, FRAMES);
+    assert_holds_all(&path, &scratch, (start, end));
+}
+
+/// A file system with room for a capture's header, and none for its frames. Unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Self {
+        commands::run(
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=4k", "none"]).arg(at),
+        );
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// The error came out only when the buffer was flushed, after the limit had ended the run.
+#[test]
+fn disk_that_is_found_full_at_the_end_is_an_error_too() {
+    let _turn = lock::shared();
+    let (lab, scratch) = (Lab::new(), Scratch::new());
+    let disk = SmallDisk::mount(scratch.folder());
+    let path = disk.0.join("mirror.pcapng");
+    let arguments = format!("--iface eth0 --report json --limit 60 -w {}", path.display());
+    let agent = Agent::start(&lab.router, &arguments);
+    Generator::new("eth0").rate(10_000).send(&lab.client, 0..60);
+    let outcome = agent.wait(Duration::from_secs(10));
+    outcome.assert_failed(1, &["mirror.pcapng", "No space left"]);
+    let report: Report = outcome.json();
+    report.check();
+    assert_eq!((report.frames.seen, report.frames.sent, report.frames.send_failed), (60, 0, 60));
+}
+
+/// The thread hung in a write for ever, and the agent with it.
+#[test]
+fn agent_ends_although_nobody_reads_its_pipe() {
+    let _turn = lock::shared();
+    let (lab, scratch) = (Lab::new(), Scratch::new());
+    let fifo = scratch.path("fifo");
+    commands::run(std::process::Command::new("mkfifo").arg(&fifo));
+    let _unread = std::fs::File::options().read(true).write(true).open(&fifo).unwrap();
+    let agent = Agent::start(&lab.router, &format!("--iface eth0 --report json -w {}", fifo.display()));
+    Generator::new("eth0").rate(20_000).send(&lab.client, 0..FRAMES);
+    agent.signal(libc::SIGTERM);
+    std::thread::sleep(Duration::from_millis(1_200));
+    agent.signal(libc::SIGTERM);
+    let outcome = agent.wait(Duration::from_secs(5));
+    assert_eq!(outcome.code(), 1, "{outcome}");
+    assert!(outcome.stderr.contains("the output takes nothing"), "{outcome}");
+    let report: Report = outcome.json();
+    report.check();
+    assert_eq!(report.frames.seen, FRAMES);
+    assert!(report.frames.send_failed > 0, "{:?}", report.frames);
+}
+
+/// Opening a FIFO waits for a reader; the signals waited with it.
+#[test]
+fn agent_ends_while_it_waits_for_a_reader() {
+    let _turn = lock::shared();
+    let (lab, scratch) = (Lab::new(), Scratch::new());
+    let fifo = scratch.path("fifo");
+    commands::run(std::process::Command::new("mkfifo").arg(&fifo));
+    let arguments = format!("--iface eth0 -w {}", fifo.display());
+    let mut agent = command(&lab.router, &arguments).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(agent.try_wait().unwrap().is_none(), "it waits");
+    // SAFETY: kill touches no memory. The child has not been waited for, so the id is still its own.
+    unsafe { libc::kill(agent.id() as i32, libc::SIGINT) };
+    let deadline = std::time::Instant::now() + Duration::from_secs(3);
+    while agent.try_wait().unwrap().is_none() {
+        if std::time::Instant::now() > deadline {
+            agent.kill().unwrap();
+            agent.wait().unwrap();
+            panic!("SIGINT did not end it");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -9,11 +9,12 @@ use std::{
     io,
     os::{
         linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixListener, UnixStream},
+        unix::net::{SocketAddr, UnixListener},
     },
 };
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// An interface that this agent alone mirrors. Dropping it frees the interface.
 #[derive(Debug)]
@@ -38,18 +39,21 @@ impl Claim {
     /// See [`Refusal`].
     pub fn new(ifindex: u32) -> Result<Self, Refusal> {
         let name = format!("mirror-agent/interface/{ifindex}");
-        let address = SocketAddr::from_abstract_name(name).map_err(Refusal::Failed)?;
+        let address = SocketAddr::from_abstract_name(&name).map_err(Refusal::Failed)?;
         match UnixListener::bind_addr(&address) {
             Ok(socket) => Ok(Self { _socket: socket }),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Refusal::Taken(owner(&address))),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Refusal::Taken(owner(&name))),
             Err(error) => Err(Refusal::Failed(error)),
         }
     }
 }
 
-/// The process that listens at `address`: the kernel notes it with the socket.
-fn owner(address: &SocketAddr) -> Option<i32> {
-    let stream = UnixStream::connect_addr(address).ok()?;
+/// The process that listens at an abstract name: the kernel notes it with the socket. Does not wait
+/// where that has no room for another connection.
+fn owner(name: &str) -> Option<i32> {
+    let stream = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).ok()?;
+    // A leading zero byte makes the name abstract.
+    stream.connect(&SockAddr::unix(format!("\0{name}")).ok()?).ok()?;
     let pid = getsockopt(&stream, PeerCredentials).ok()?.pid();
     // 0: a process of another PID namespace.
     (pid != 0).then_some(pid)

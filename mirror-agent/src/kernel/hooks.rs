@@ -112,6 +112,11 @@ impl Hooks {
         if left_over {
             log::info!("removed the hooks that a killed agent left on {name}");
         }
+        // Before the first hook: what it sees has to be counted and named.
+        for &direction in &self.directions {
+            self.counters.open(link.ifindex, direction)?;
+        }
+        self.names.learn(link.ifindex, name);
         let mut attached =
             Attached { name: name.clone(), links: Vec::new(), owns_qdisc: left_over, _claim: claim };
         let mut result = Ok(());
@@ -125,14 +130,12 @@ impl Hooks {
             self.detach(link.ifindex, attached).await;
             return Err(error);
         }
-        self.names.learn(link.ifindex, name);
         self.attached.insert(link.ifindex, attached);
         Ok(())
     }
 
     fn attach_direction(&mut self, link: &Link, direction: Direction, attached: &mut Attached) -> Result<()> {
         let name = &link.name;
-        self.counters.open(link.ifindex, direction)?;
         let program = program(&mut self.ebpf, direction)?;
         if self.attach != Attach::Clsact {
             // First: a program that ends the chain must not hide frames from the mirror.
@@ -185,13 +188,18 @@ impl Hooks {
         }
     }
 
-    /// The interface with this number is gone, and its hooks with it. Returns its name if it was
-    /// mirrored.
+    /// Detaches from the interface with this number, if it was mirrored: it is gone, or has another name
+    /// now. Returns its name.
     pub async fn forget(&mut self, ifindex: u32) -> Option<String> {
         let attached = self.attached.remove(&ifindex)?;
         let name = attached.name.clone();
         self.detach(ifindex, attached).await;
         Some(name)
+    }
+
+    /// The interfaces that are mirrored: number, and name when it was attached to.
+    pub fn attached(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.attached.iter().map(|(&ifindex, attached)| (ifindex, attached.name.as_str()))
     }
 
     /// Detaches from everything, and returns when no hook runs any more.

@@ -100,8 +100,7 @@ fn explain_refusal(name: &str, error: ProgramError) -> anyhow::Error {
     log::debug!("verifier log of {name}:\n{log}");
     // It ends with statistics; the reason is the line before them.
     let statistics = ["processed ", "verification time ", "stack depth "];
-    let is_reason =
-        |line: &&str| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start));
+    let is_reason = |line: &&str| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start));
     let reason = log.lines().rev().find(is_reason).unwrap_or("it does not say why");
     anyhow!("the kernel refuses the program {name}: {io_error}: {reason} (-vv shows the verifier's log)")
 }

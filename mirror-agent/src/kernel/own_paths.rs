@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, MapError};
 use mirror_common::{ip, own::Path};
 
 /// The paths that the hooks know. Shared by the sending threads, which add to it when the host's address
@@ -31,7 +31,15 @@ impl OwnPaths {
             destination_port: u32::from(sensor.port()),
         };
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.insert(path.number(), path, 0).context("cannot tell the hooks where the agent sends")
+        // Each thread comes with the same path. Replacing it would take the element away from under hooks
+        // that are reading it.
+        const NOEXIST: u64 = 1;
+        match map.insert(path.number(), path, NOEXIST) {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
+                Ok(())
+            }
+            result => result.context("cannot tell the hooks where the agent sends"),
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! Writes frames to a capture instead of sending them.
 
-use std::{collections::HashMap, io, path::Path};
+use std::{collections::HashMap, io};
 
 use mirror_common::record;
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
     Output,
-    pcapng::{self, CaptureWriter, Direction},
+    pcapng::{self, CaptureWriter, Direction, Target},
 };
 use crate::{ledger::OutputCounters, names::Names, source::ring::Frame};
 
@@ -26,16 +26,13 @@ pub struct Capture {
 const FLUSH_EVERY: u64 = 16_384;
 
 impl Capture {
-    /// Starts a capture in `path`; `-` is standard output. Its header leaves at once, so that a full disk
-    /// shows before anything is attached.
+    /// Begins a capture in `target`.
     ///
     /// # Errors
     ///
     /// Those of the file.
-    pub fn create(path: &Path, names: Names) -> io::Result<Self> {
-        let mut writer = CaptureWriter::create(path)?;
-        writer.flush()?;
-        Ok(Self { writer, names, interfaces: HashMap::new(), unflushed: 0 })
+    pub fn begin(target: Target, names: Names) -> io::Result<Self> {
+        Ok(Self { writer: target.begin()?, names, interfaces: HashMap::new(), unflushed: 0 })
     }
 
     fn write(&mut self, frame: &Frame<'_>, since_epoch_ns: i64) -> io::Result<()> {
@@ -70,7 +67,7 @@ impl Capture {
 
 impl Output for Capture {
     fn send(&mut self, frames: &[Frame<'_>], counters: &OutputCounters) -> io::Result<()> {
-        let since_epoch_ns = epoch_minus_boot_ns();
+        let since_epoch_ns = epoch_minus_monotonic_ns();
         for (done, frame) in frames.iter().enumerate() {
             if let Err(error) = self.write(frame, since_epoch_ns) {
                 counters.error(error.raw_os_error().unwrap_or(0));
@@ -103,7 +100,17 @@ impl Output for Capture {
 
 /// What has to be added to `CLOCK_MONOTONIC` to get the time since 1970. Asked for anew each time,
 /// because the host's clock may be set.
-fn epoch_minus_boot_ns() -> i64 {
+fn epoch_minus_monotonic_ns() -> i64 {
     let now = |clock| clock_gettime(clock).map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec());
-    now(ClockId::CLOCK_REALTIME) - now(ClockId::CLOCK_MONOTONIC)
+    // Of several tries the one with the least time between the readings: the thread may lose its
+    // processor there.
+    (0..3)
+        .map(|_| {
+            let before = now(ClockId::CLOCK_MONOTONIC);
+            let epoch = now(ClockId::CLOCK_REALTIME);
+            let after = now(ClockId::CLOCK_MONOTONIC);
+            (after - before, epoch - before - (after - before) / 2)
+        })
+        .min()
+        .map_or(0, |(_, difference)| difference)
 }

@@ -62,19 +62,41 @@ pub struct CaptureWriter<W: Write = File> {
     blocks: PcapNgWriter<BufWriter<W>>,
 }
 
-impl CaptureWriter<File> {
-    /// Starts a capture in `path`, replacing what was there; [`STDOUT`] is standard output.
+/// A file that is to become a capture, and has not been touched.
+#[derive(Debug)]
+pub struct Target {
+    file: File,
+    is_stdout: bool,
+}
+
+impl Target {
+    /// Opens `path`; [`STDOUT`] is standard output. Waits, where it is a FIFO that nobody reads.
     ///
     /// # Errors
     /// Those of opening `path`. The path is not part of the message.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        let file = if path == Path::new(STDOUT) {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let is_stdout = path == Path::new(STDOUT);
+        let file = if is_stdout {
             // The descriptor itself: `io::Stdout` would look for line ends in every frame.
             File::from(io::stdout().as_fd().try_clone_to_owned()?)
         } else {
-            File::create(path)?
+            File::options().write(true).create(true).truncate(false).open(path)?
         };
-        Self::new(file)
+        Ok(Self { file, is_stdout })
+    }
+
+    /// Replaces what was there by a capture's header.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn begin(self) -> io::Result<CaptureWriter> {
+        if !self.is_stdout && self.file.metadata()?.is_file() {
+            self.file.set_len(0)?;
+        }
+        let mut writer = CaptureWriter::new(self.file)?;
+        // At once, so that a full disk shows here.
+        writer.flush()?;
+        Ok(writer)
     }
 }
 

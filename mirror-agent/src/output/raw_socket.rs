@@ -9,7 +9,12 @@ use std::{
     io, mem,
     net::SocketAddr,
     os::fd::AsRawFd as _,
-    ptr, thread,
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -38,29 +43,43 @@ pub struct RawSocket {
     headers: Box<[[u8; HEADERS_LEN]; BATCH]>,
     /// When the source address was last looked up.
     connected: Instant,
+    /// How often addresses of the host have changed, as netlink tells: IPv6 goes on sending from an
+    /// address that is gone, and says nothing.
+    address_changes: Arc<AtomicU64>,
+    changes_seen: u64,
+    /// Batches since the last look at reported errors.
+    batches: u32,
 }
 
 /// Bytes that may wait in the socket, so that a burst does not wait for the card.
 const SEND_BUFFER: usize = 8 << 20;
 
-/// Longest wait for room in the send buffer within one call.
-const SEND_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// Tries for one frame before it is given up: with the pauses between them about 10 ms where a queue is
-/// full, after which the ring is the better place to wait. `SEND_TIMEOUT` counts as one try.
+/// Tries for one frame where a queue is full, before it is given up: with the pauses between them about
+/// 10 ms, while later frames wait in the ring. A raw socket never waits by itself.
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_micros(100);
+
+/// Batches between two looks at the errors that were reported, under load.
+const BATCHES_PER_LOOK: u32 = 64;
 
 /// Shortest time between two looks for another source address.
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 
 impl RawSocket {
-    /// Opens a way to `sensor` for the thread that serves `ring` of `rings`.
+    /// Opens a way to `sensor` for the thread that serves `ring` of `rings`. `address_changes` counts how
+    /// often the host's addresses have changed.
     ///
     /// # Errors
     ///
     /// No right to open raw sockets, or no route to the sensor.
-    pub fn open(sensor: SocketAddr, vni: u32, ring: u32, rings: u32, own_paths: OwnPaths) -> Result<Self> {
+    pub fn open(
+        sensor: SocketAddr,
+        vni: u32,
+        ring: u32,
+        rings: u32,
+        own_paths: OwnPaths,
+        address_changes: Arc<AtomicU64>,
+    ) -> Result<Self> {
         let domain = Domain::for_address(sensor);
         let socket =
             Socket::new(domain, Type::RAW, Some(Protocol::UDP)).context("cannot open a raw socket")?;
@@ -70,7 +89,6 @@ impl RawSocket {
         if set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER as i32).is_err() {
             socket.set_send_buffer_size(SEND_BUFFER)?;
         }
-        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         match domain {
             Domain::IPV4 => {
                 // Tells of full queues, and of ICMP errors with the datagram that they are about.
@@ -95,6 +113,9 @@ impl RawSocket {
             rings,
             headers: Box::new([[0; HEADERS_LEN]; BATCH]),
             connected: Instant::now(),
+            changes_seen: address_changes.load(Ordering::Relaxed),
+            address_changes,
+            batches: 0,
         };
         socket.connect()?;
         Ok(socket)
@@ -113,13 +134,14 @@ impl RawSocket {
         self.own_paths.add(source.ip(), sensor)
     }
 
-    /// Where `errno` may mean that the source address is no longer the host's, looks for another one, at
-    /// most once a second. Returns whether the socket now has it.
-    fn follow_address(&mut self, errno: i32) -> bool {
-        let may_be = matches!(errno, libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENETUNREACH);
-        if !may_be || self.connected.elapsed() < RECONNECT_EVERY {
+    /// Looks whether the host would send from another address now, at most once a second unless it was
+    /// told that addresses changed. Returns whether the socket has another source since.
+    fn follow_address(&mut self) -> bool {
+        let changes = self.address_changes.load(Ordering::Relaxed);
+        if changes == self.changes_seen && self.connected.elapsed() < RECONNECT_EVERY {
             return false;
         }
+        self.changes_seen = changes;
         self.connected = Instant::now();
         if !self.has_other_source().unwrap_or(false) {
             return false;
@@ -147,18 +169,17 @@ impl RawSocket {
         Ok(address(&probe)? != address(&self.socket)?)
     }
 
-    /// Counts the errors that the network or the kernel has reported since the last call. Returns
-    /// whether there were any: one of them may be what a send call returned instead of sending.
-    fn take_reported_errors(&self, counters: &OutputCounters) -> bool {
-        let mut any = false;
+    /// Counts the errors that the network has reported since the last call. They say nothing of the
+    /// datagrams that follow, and a raw socket's send calls do not return them (`raw_sendmsg` in
+    /// net/ipv4/raw.c): a sensor that refuses costs no frame.
+    fn take_reported_errors(&mut self, counters: &OutputCounters) {
+        self.batches = 0;
         // The queue is bounded by the receive buffer; another thread's errors are reported here too.
         while let Some(report) = self.next_report() {
-            any = true;
             if report.source_port.is_none_or(|port| self.sends_from(port)) {
                 counters.error(report.errno);
             }
         }
-        any
     }
 
     fn sends_from(&self, port: u16) -> bool {
@@ -222,6 +243,13 @@ struct Report {
 
 impl Output for RawSocket {
     fn send(&mut self, frames: &[Frame<'_>], counters: &OutputCounters) -> io::Result<()> {
+        if self.address_changes.load(Ordering::Relaxed) != self.changes_seen {
+            self.follow_address();
+        }
+        self.batches += 1;
+        if self.batches >= BATCHES_PER_LOOK {
+            self.take_reported_errors(counters);
+        }
         let mut iovecs = ArrayVec::<[libc::iovec; 2], BATCH>::new();
         for (frame, headers) in frames.iter().zip(self.headers.iter_mut()) {
             *headers = self.encapsulation.headers(frame.header.flow_hash, frame.bytes.len());
@@ -256,27 +284,17 @@ impl Output for RawSocket {
                     counters.bytes.add(bytes as u64);
                     done += sent;
                     tries = 0;
-                    if done < messages.len() {
-                        // The call swallows the error that stopped it.
-                        self.take_reported_errors(counters);
-                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     tries += 1;
-                    // An error that was reported for an earlier datagram says nothing about this one.
-                    if self.take_reported_errors(counters) && tries < TRIES {
-                        continue;
-                    }
                     let errno = error.raw_os_error().unwrap_or(0);
-                    let passes = matches!(errno, libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM);
-                    if tries < if passes { TRIES } else { 2 } {
-                        if passes {
-                            thread::sleep(PAUSE);
-                        }
+                    let is_full = matches!(errno, libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM);
+                    if is_full && tries < TRIES {
+                        thread::sleep(PAUSE);
                         continue;
                     }
-                    if self.follow_address(errno) {
+                    if is_about_source(errno) && self.follow_address() {
                         continue;
                     }
                     counters.error(errno);
@@ -293,6 +311,12 @@ impl Output for RawSocket {
         self.take_reported_errors(counters);
         Ok(())
     }
+}
+
+/// Whether an error may mean that the source address is gone, or that a socket has none after a
+/// connection that failed.
+fn is_about_source(errno: i32) -> bool {
+    matches!(errno, libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENETUNREACH | libc::EDESTADDRREQ)
 }
 
 /// A raw socket gets a copy of every UDP datagram that the sensor sends to this host; none is wanted.

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use crate::output::pcapng::{CaptureWriter, Frame};
+use crate::output::pcapng::{CaptureWriter, Frame, Target};
 
 /// A capture with interfaces `vxlan<VNI>`.
 pub struct Capture {
@@ -24,8 +24,7 @@ impl Capture {
     /// # Errors
     /// Those of the file.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let mut writer = CaptureWriter::create(path)?;
-        writer.flush()?;
+        let writer = Target::open(path)?.begin()?;
         Ok(Self { writer, interfaces: BTreeMap::new(), unflushed: false })
     }
 

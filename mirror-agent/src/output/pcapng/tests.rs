@@ -101,7 +101,7 @@ fn what_no_reader_would_take_is_refused_and_nothing_written() {
 
 #[test]
 fn a_full_disk_is_reported_by_flush() {
-    let mut capture = CaptureWriter::create(Path::new("/dev/full")).unwrap();
+    let mut capture = CaptureWriter::new(File::create("/dev/full").unwrap()).unwrap();
     capture.add_interface("eth0").unwrap();
     capture.write_frame(&frame(&[b"data"])).unwrap();
     assert_eq!(capture.flush().unwrap_err().kind(), io::ErrorKind::StorageFull);
