@@ -58,7 +58,7 @@ pub struct MirrorArgs {
     /// When to stop, and what to say meanwhile.
     #[command(flatten)]
     pub run: RunArgs,
-    /// Report at the end: text on standard error, json on standard output
+    /// Report at the end: text on standard error, json on standard output (on standard error with -w -)
     #[arg(long, value_enum, value_name = "FORM", default_value_t = ReportForm::Text)]
     pub report: ReportForm,
     /// Bytes of each ring between kernel and agent, a power of two; KiB, MiB and GiB are understood
