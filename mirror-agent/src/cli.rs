@@ -46,13 +46,14 @@ pub struct MirrorArgs {
     /// Which way frames cross the interface
     #[arg(long, value_enum, value_name = "WAY", default_value_t = Direction::Both)]
     pub direction: Direction,
-    /// Sensor to send to: an IPv4 or IPv6 address or a name, and a UDP port
+    /// Sensor to send to: an address or a name, and a UDP port, 4789 unless given; an IPv6 address with a
+    /// port goes in brackets: [fd00::2]:4789
     #[arg(short, long, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
     pub dest: String,
     /// VXLAN network identifier, 0 to 16777215
     #[arg(long, value_name = "N", default_value_t = 4242, value_parser = clap::value_parser!(u32).range(0..=i64::from(vxlan::VNI_MAX)))]
     pub vni: u32,
-    /// Write a capture (pcapng, nanoseconds) instead of sending; - is standard output
+    /// Write a capture (pcapng, nanoseconds) instead of sending, replacing FILE; - is standard output
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["dest", "vni"])]
     pub write: Option<PathBuf>,
     /// When to stop, and what to say meanwhile.
@@ -61,7 +62,7 @@ pub struct MirrorArgs {
     /// Report at the end: text on standard error, json on standard output (on standard error with -w -)
     #[arg(long, value_enum, value_name = "FORM", default_value_t = ReportForm::Text)]
     pub report: ReportForm,
-    /// Bytes of each ring between kernel and agent, a power of two; KiB, MiB and GiB are understood
+    /// Bytes of each ring between kernel and agent: a power of two from 128KiB to 1GiB
     #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = ring_size)]
     pub ring_size: u32,
     /// Processors for the sending threads, one thread and ring each: 0,2-3 [default: half of them, at most
@@ -152,9 +153,9 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     let number: u64 = number.parse().map_err(|_| "not a number of bytes".to_string())?;
     let unit: u64 = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
-        "k" | "kb" | "kib" => 1 << 10,
-        "m" | "mb" | "mib" => 1 << 20,
-        "g" | "gb" | "gib" => 1 << 30,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
         other => return Err(format!("{other} is not a unit: use KiB, MiB or GiB")),
     };
     Ok(number.saturating_mul(unit))
@@ -217,7 +218,7 @@ pub fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16), Str
         }
     };
     if host.is_empty() || host.contains([':', '[', ']', '/', ' ']) {
-        return Err(format!("{host:?} is neither an address nor a name"));
+        return Err("neither an address nor a name, with or without a port".into());
     }
     Ok((host.to_string(), port))
 }
@@ -271,7 +272,7 @@ mod tests {
         assert_eq!(ring_size("131072"), Ok(1 << 17));
         assert_eq!(ring_size("64MiB"), Ok(1 << 26));
         assert_eq!(ring_size("1g"), Ok(1 << 30));
-        for text in ["", "4096", "3MiB", "2GiB", "16XB", "-1", "99999999999999999999", "MiB"] {
+        for text in ["", "4096", "3MiB", "2GiB", "16MB", "16XB", "-1", "99999999999999999999", "MiB"] {
             assert!(ring_size(text).is_err(), "{text}");
         }
     }

@@ -1,6 +1,10 @@
 //! What the agent was told to do, validated: nothing past start-up reads the command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use mirror_common::{record::Direction, vxlan};
 
@@ -72,18 +76,22 @@ impl Config {
             Some(path) => Output::File(path),
             None => {
                 let (host, port) = cli::host_and_port(&args.dest, vxlan::PORT)
-                    .map_err(|error| format!("--dest {}: {error}", args.dest))?;
+                    .map_err(|error| format!("--dest {:?}: {error}", args.dest))?;
                 Output::Sensor { host, port, vni: args.vni }
             }
         };
         let stdout_is_capture = matches!(&output, Output::File(path) if path.as_os_str() == pcapng::STDOUT);
+        if stdout_is_capture && io::stdout().is_terminal() {
+            return Err("--write - would write to the terminal: pipe it on, or name a file".into());
+        }
         let allowed = crate::affinity::allowed()
             .map_err(|error| format!("cannot find out which processors this process may use: {error}"))?;
         let mut cpus = match &args.cpu {
             None => default_cpus(&allowed),
             Some(list) => {
                 if let Some(cpu) = list.iter().find(|cpu| !allowed.contains(cpu)) {
-                    return Err(format!("--cpu {cpu}: this process may use {allowed:?}"));
+                    let allowed: Vec<_> = allowed.iter().map(usize::to_string).collect();
+                    return Err(format!("--cpu {cpu}: this process may use {}", allowed.join(",")));
                 }
                 list.to_vec()
             }

@@ -64,6 +64,8 @@ pub struct OutputCounters {
     pub datagrams: Count,
     /// UDP payload of those datagrams, in bytes.
     pub bytes: Count,
+    /// Refusals by the kernel or by the network, of all kinds.
+    pub refusals: Count,
     errors: [Count; ERRNOS],
 }
 
@@ -74,6 +76,7 @@ impl Default for OutputCounters {
             send_failed: Count::default(),
             datagrams: Count::default(),
             bytes: Count::default(),
+            refusals: Count::default(),
             errors: std::array::from_fn(|_| Count::default()),
         }
     }
@@ -82,6 +85,7 @@ impl Default for OutputCounters {
 impl OutputCounters {
     /// Counts a refusal by the kernel or by the network.
     pub fn error(&self, errno: i32) {
+        self.refusals.add(1);
         let index = usize::try_from(errno).unwrap_or(0);
         self.errors[if index < ERRNOS { index } else { 0 }].add(1);
     }

@@ -163,6 +163,7 @@ impl Run {
                 () = at(ends) => return None,
                 Some(event) = self.events.recv() => match event {
                     Event::LimitReached => return None,
+                    Event::FirstRefusal => self.warn_of_refusals(),
                     Event::OutputFailed(error) => return Some(error),
                 },
                 Some(changes) = links.next_changes() => self.follow_changes(config, links, &changes).await,
@@ -175,6 +176,13 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Once per thread, so that somebody who watches a long run knows before its report.
+    fn warn_of_refusals(&self) {
+        let names: Vec<_> = self.send_errors().into_keys().collect();
+        let to = self.sensor.map(|sensor| format!(" to {sensor}")).unwrap_or_default();
+        log::warn!("sending{to} meets {}: the report counts them", names.join(", "));
     }
 
     /// Interfaces come and go, and change their names: what is mirrored are those that have the names

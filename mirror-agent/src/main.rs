@@ -16,7 +16,12 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => return fail(USAGE, &usage_error(&error.to_string())),
+        // Asked for: the help, or the version.
+        Err(error) => error.exit(),
+    };
     start_log(&cli);
     let result = match cli.command {
         Some(Command::Sink(args)) => sink::run(args),
@@ -29,6 +34,12 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(FAILED, &format!("{error:#}")),
     }
+}
+
+/// The first paragraph of clap's message, which says what is wrong; the usage that follows is for `--help`.
+fn usage_error(message: &str) -> String {
+    let paragraph = message.split("\n\n").next().unwrap_or(message);
+    format!("{} (see --help)", paragraph.trim_start_matches("error: ").trim())
 }
 
 fn fail(code: u8, error: &str) -> ExitCode {

@@ -21,6 +21,8 @@ use crate::{
 pub enum Event {
     /// `--limit` is used up.
     LimitReached,
+    /// The kernel or the network refused something for the first time.
+    FirstRefusal,
     /// The output is gone for good.
     OutputFailed(io::Error),
 }
@@ -82,7 +84,13 @@ impl<O: Output + Send + 'static> Worker<O> {
     fn run(&mut self) {
         let mut idle = Idle::No;
         let mut output_works = true;
+        let mut told = false;
         loop {
+            if !told && self.counters.refusals.get() > 0 {
+                told = true;
+                // Nobody listens any more once the agent stops.
+                let _ = self.events.send(Event::FirstRefusal);
+            }
             if let Some(result) = self.serve(output_works) {
                 if idle == Idle::Armed {
                     self.doorbell.disarm();

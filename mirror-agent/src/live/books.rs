@@ -12,6 +12,15 @@ use crate::{
 };
 
 impl Run {
+    /// What the kernel and the network refused so far, by the name of the error.
+    pub fn send_errors(&self) -> BTreeMap<String, u64> {
+        let mut errors = BTreeMap::new();
+        for counters in &self.counters {
+            counters.add_errors_to(&mut errors);
+        }
+        errors
+    }
+
     /// The ledger so far.
     ///
     /// # Errors
@@ -60,10 +69,6 @@ impl Run {
                 None => interfaces.push(InterfaceReport { name: seen.name, seen: frames, bytes }),
             }
         }
-        let mut send_errors = BTreeMap::new();
-        for counters in &self.counters {
-            counters.add_errors_to(&mut send_errors);
-        }
         let sum = |count: fn(&OutputCounters) -> u64| self.counters.iter().map(|one| count(one)).sum();
         let datagrams = sum(|counters| counters.datagrams.get());
         let bytes = sum(|counters| counters.bytes.get());
@@ -72,13 +77,13 @@ impl Run {
             mode: "ring",
             hook: "tc",
             encap: if matches!(config.output, Destination::Sensor { .. }) { "vxlan" } else { "none" },
-            duration_s: duration.as_secs_f64(),
+            duration_s: (duration.as_secs_f64() * 1e3).round() / 1e3,
             interfaces,
             frames: self.ledger()?,
             truncated: 0,
             datagrams_sent: datagrams,
             bytes_sent: bytes,
-            send_errors,
+            send_errors: self.send_errors(),
             destinations: self
                 .sensor
                 .iter()

@@ -129,7 +129,7 @@ impl RawSocket {
             .socket
             .connect(&SockAddr::from(SocketAddr::new(sensor.ip(), 0)))
             .and_then(|()| self.socket.local_addr())
-            .with_context(|| format!("cannot send to {sensor}: is there a route to it?"))?;
+            .with_context(|| format!("cannot send to {sensor} (is there a route to it?)"))?;
         let source = source.as_socket().context("a raw socket has no IP address")?;
         self.own_paths.add(source.ip(), sensor)
     }

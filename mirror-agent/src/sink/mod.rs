@@ -13,14 +13,14 @@ mod tally;
 mod wait;
 
 use std::{
-    io,
+    io::{self, IsTerminal as _},
     net::{SocketAddr, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 pub use self::{args::SinkArgs, tally::Tally};
 use self::{capture::Capture, receive::Batch};
@@ -35,10 +35,13 @@ const BATCHES_PER_DROPS: u32 = 4096;
 /// Where the address is not to be had, or the capture cannot be written; the message is one line.
 pub fn run(args: SinkArgs) -> Result<()> {
     let stop = signals::on_signals()?;
+    let stdout_is_capture = args.write.as_deref() == Some(Path::new(STDOUT));
+    if stdout_is_capture && io::stdout().is_terminal() {
+        bail!("-w - would write to the terminal: pipe it on, or name a file");
+    }
     let sink = Sink::open(&args)?;
     console::notice(format_args!("listening on {}", sink.local_addr()?));
     let tally = sink.run(stop)?;
-    let stdout_is_capture = args.write.as_deref() == Some(Path::new(STDOUT));
     console::report(&tally, report::text(&tally), args.report, stdout_is_capture)
 }
 
