@@ -8,14 +8,14 @@ use aya_ebpf::{
     helpers::generated::{bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit},
 };
 use mirror_common::{
-    ethernet::TAG_LEN,
+    ethernet::{ADDRESSES_LEN, TAG_LEN},
     flow,
     record::{HEADER_LEN, RecordHeader, SIZE_CLASSES},
 };
 
 use crate::{
     maps::{DOORBELLS, RINGS, settings},
-    skb::{BEFORE_TAG, Skb},
+    skb::Skb,
 };
 
 /// What became of a frame.
@@ -88,15 +88,15 @@ unsafe fn copy_frame<const ROOM: usize>(skb: Skb, tag: u32, to: *mut u8, len: u3
         // SAFETY: `len` is at most ROOM.
         return unsafe { skb.copy(0, to, len) };
     }
-    const TAG_END: u32 = BEFORE_TAG + TAG_LEN;
+    const TAG_END: u32 = ADDRESSES_LEN + TAG_LEN;
     let Some(rest) = checked_length(len.wrapping_sub(TAG_END), ROOM as u32 - TAG_END) else {
         return false;
     };
     // SAFETY: addresses, tag and rest end within ROOM; the tag is 12 bytes after a record's header, which
     // is aligned to 8.
     unsafe {
-        to.add(BEFORE_TAG as usize).cast::<u32>().write(tag.to_be());
-        skb.copy(0, to, BEFORE_TAG) && skb.copy(BEFORE_TAG, to.add(TAG_END as usize), rest)
+        to.add(ADDRESSES_LEN as usize).cast::<u32>().write(tag.to_be());
+        skb.copy(0, to, ADDRESSES_LEN) && skb.copy(ADDRESSES_LEN, to.add(TAG_END as usize), rest)
     }
 }
 

@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
-use mirror_common::{bytes::Bytes, ethernet::ADDRESSES_LEN};
+use mirror_common::bytes::Bytes;
 
 /// The socket buffer that a hook was called for.
 #[derive(Clone, Copy)]
@@ -86,6 +86,3 @@ impl Bytes for Skb {
         unsafe { self.copy(offset, &raw mut byte, 1) }.then_some(byte)
     }
 }
-
-/// Bytes in front of a tag that is put back.
-pub const BEFORE_TAG: u32 = ADDRESSES_LEN;

@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use mirror_common::vxlan;
+use mirror_common::{ethernet, vxlan};
 use serde::Serialize;
-
-/// Bytes of an Ethernet header: no frame is shorter.
-const ETHERNET_HEADER_LEN: usize = 14;
 
 /// What a sink received. `datagrams` is `frames + malformed`. Serialised, it is the JSON report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -45,7 +42,7 @@ impl Tally {
     pub fn count<'a>(&mut self, payload: &'a [u8]) -> Option<(u32, &'a [u8])> {
         self.datagrams += 1;
         let Some((vni, frame)) =
-            vxlan::decapsulate(payload).filter(|(_, frame)| frame.len() >= ETHERNET_HEADER_LEN)
+            vxlan::decapsulate(payload).filter(|(_, frame)| frame.len() >= ethernet::HEADER_LEN as usize)
         else {
             self.malformed += 1;
             return None;

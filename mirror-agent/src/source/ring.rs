@@ -7,7 +7,6 @@
 
 use std::{
     io,
-    marker::PhantomData,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
     slice,
@@ -172,7 +171,6 @@ impl AsFd for RingReader {
 pub struct Mapping {
     address: NonNull<u8>,
     length: usize,
-    _bytes: PhantomData<u8>,
 }
 
 // SAFETY: the memory belongs to the process, not to a thread; who reads and writes it does so atomically
@@ -197,7 +195,7 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         let address = NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Self { address, length, _bytes: PhantomData })
+        Ok(Self { address, length })
     }
 
     /// First byte of the mapping.
