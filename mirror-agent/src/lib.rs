@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod limit;
 pub mod links;
 pub mod live;
+pub mod mapping;
 pub mod names;
 pub mod output;
 pub mod privileges;

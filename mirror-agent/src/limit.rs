@@ -10,7 +10,7 @@ use std::{
 
 use mirror_common::record::RecordHeader;
 
-use crate::source::ring::Frame;
+use crate::source::Frame;
 
 /// What is left, shared by the sending threads.
 ///

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{ledger::OutputCounters, source::ring::Frame};
+use crate::{ledger::OutputCounters, source::Frame};
 
 pub mod capture;
 pub mod pcapng;

@@ -1,20 +1,14 @@
-//! A sending thread: takes frames out of its ring and hands them to its output, in order.
+//! A sending thread: takes frames from its source and hands them to its output, in order.
 
 use std::{
     io,
-    os::fd::AsFd as _,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::{
-    affinity, kernel::doorbell::Doorbell, ledger::OutputCounters, limit::Limit, output::Output,
-    source::ring::RingReader, stop::Stop,
-};
+use crate::{affinity, ledger::OutputCounters, limit::Limit, output::Output, source::Source, stop::Stop};
 
 /// What a sending thread tells the control plane.
 #[derive(Debug)]
@@ -28,11 +22,9 @@ pub enum Event {
 }
 
 /// Everything that a sending thread needs.
-pub struct Worker<O> {
-    /// Its ring, which nobody else reads.
-    pub reader: RingReader,
-    /// How hooks wake it.
-    pub doorbell: Doorbell,
+pub struct Worker<S, O> {
+    /// Where frames come from.
+    pub source: S,
     /// Where frames go.
     pub output: O,
     /// What it counts.
@@ -45,22 +37,7 @@ pub struct Worker<O> {
     pub events: UnboundedSender<Event>,
 }
 
-/// The pause after the last frame, before the thread asks to be woken: under load there is work again by
-/// then, for many frames at once, and no hook pays for a wake-up.
-const PAUSE: Duration = Duration::from_micros(50);
-
-/// How the thread waits for more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Idle {
-    /// There was work just now.
-    No,
-    /// Looked again after a pause: nothing.
-    Paused,
-    /// The doorbell was armed for a moment: nothing.
-    Armed,
-}
-
-impl<O: Output + Send + 'static> Worker<O> {
+impl<S: Source + Send + 'static, O: Output + Send + 'static> Worker<S, O> {
     /// Starts the thread and keeps it on processor `cpu`.
     ///
     /// # Errors
@@ -82,7 +59,6 @@ impl<O: Output + Send + 'static> Worker<O> {
     }
 
     fn run(&mut self) {
-        let mut idle = Idle::No;
         let mut output_works = true;
         let mut told = false;
         loop {
@@ -92,10 +68,6 @@ impl<O: Output + Send + 'static> Worker<O> {
                 let _ = self.events.send(Event::FirstRefusal);
             }
             if let Some(result) = self.serve(output_works) {
-                if idle == Idle::Armed {
-                    self.doorbell.disarm();
-                }
-                idle = Idle::No;
                 output_works &= self.check(result);
                 continue;
             }
@@ -103,20 +75,17 @@ impl<O: Output + Send + 'static> Worker<O> {
                 let result = self.output.flush(&self.counters);
                 output_works = self.check(result);
             }
-            if self.stop.drains() && self.reader.used() == 0 {
+            if self.source.is_over(&self.stop) {
                 return;
             }
-            idle = self.wait(idle);
+            self.source.wait(&self.stop);
         }
     }
 
     /// Hands over one batch. `None` where there is none.
     fn serve(&mut self, output_works: bool) -> Option<io::Result<()>> {
         let (end, result) = {
-            let batch = self.reader.batch();
-            if batch.is_empty() {
-                return None;
-            }
+            let batch = self.source.batch()?;
             let allowed = match &self.limit {
                 None => batch.frames.len(),
                 Some(limit) => {
@@ -138,7 +107,7 @@ impl<O: Output + Send + 'static> Worker<O> {
             }
             (batch.end, result)
         };
-        self.reader.release(end);
+        self.source.release(end);
         Some(result)
     }
 
@@ -152,32 +121,5 @@ impl<O: Output + Send + 'static> Worker<O> {
                 false
             }
         }
-    }
-
-    /// Waits until there may be work, the longer the longer there was none.
-    fn wait(&self, idle: Idle) -> Idle {
-        if idle == Idle::No {
-            thread::sleep(PAUSE);
-            return Idle::Paused;
-        }
-        self.doorbell.arm();
-        if self.reader.used() > 0 {
-            // A record is being written: it is there in less than a microsecond.
-            self.doorbell.disarm();
-            std::hint::spin_loop();
-            return Idle::Paused;
-        }
-        // A hook that looked at the doorbell just before it was armed may have put its record into the
-        // ring just after we looked: on both sides a write is followed by a read, and the hook has no
-        // barrier between them. Such a record is visible within nanoseconds, so the first sleep is short;
-        // the doorbell stays armed, so that before the second, long one no hook can have missed it.
-        let timeout = if idle == Idle::Paused { PollTimeout::from(1_u8) } else { PollTimeout::NONE };
-        let mut waits_for = [
-            PollFd::new(self.reader.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.stop.as_fd(), PollFlags::POLLIN),
-        ];
-        // Woken, timed out or interrupted: the ring tells what there is to do.
-        let _ = poll(&mut waits_for, timeout);
-        Idle::Armed
     }
 }

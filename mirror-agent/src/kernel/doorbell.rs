@@ -11,7 +11,7 @@ use std::{
 
 use mirror_common::record::{Doorbell as Shared, RINGS_MAX};
 
-use crate::source::ring::Mapping;
+use crate::mapping::Mapping;
 
 /// The doorbells of all rings, mapped.
 #[derive(Clone, Debug)]

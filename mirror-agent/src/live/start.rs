@@ -20,7 +20,7 @@ use crate::{
     links::{Link, Links},
     names::Names,
     output::{Output, capture::Capture, pcapng::Target, raw_socket::RawSocket},
-    source::ring::RingReader,
+    source::{live::LiveSource, ring::RingReader},
     stop::Stop,
     worker::{Event, Worker},
 };
@@ -137,8 +137,7 @@ impl Run {
         for (index, ((reader, output), &cpu)) in rings.into_iter().zip(outputs).zip(cpus).enumerate() {
             let counters = Arc::new(OutputCounters::default());
             let worker = Worker {
-                reader,
-                doorbell: doorbells.ring(index).context("more rings than doorbells")?,
+                source: LiveSource::new(reader, doorbells.ring(index).context("more rings than doorbells")?),
                 output,
                 counters: Arc::clone(&counters),
                 stop: Arc::clone(&self.stop),

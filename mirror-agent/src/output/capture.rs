@@ -9,7 +9,7 @@ use super::{
     Output,
     pcapng::{self, CaptureWriter, Direction, Target},
 };
-use crate::{ledger::OutputCounters, names::Names, source::ring::Frame};
+use crate::{ledger::OutputCounters, names::Names, source::Frame};
 
 /// A capture with the mirrored interfaces' names.
 pub struct Capture {

@@ -28,7 +28,7 @@ use crate::{
     encap::vxlan::{Encapsulation, HEADERS_LEN},
     kernel::own_paths::OwnPaths,
     ledger::OutputCounters,
-    source::ring::{BATCH, Frame},
+    source::{BATCH, Frame},
 };
 
 /// One thread's way to a sensor.

@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
     slice,
     sync::atomic::{AtomicU32, AtomicUsize, Ordering},
@@ -16,36 +16,8 @@ use std::{
 use arrayvec::ArrayVec;
 use mirror_common::record::{HEADER_LEN, RecordHeader};
 
-/// Frames handed out at once: enough to make a system call's own cost small, few enough to stay in the
-/// first-level cache with their headers.
-pub const BATCH: usize = 64;
-
-/// A frame in the ring's own memory.
-#[derive(Clone, Copy, Debug)]
-pub struct Frame<'a> {
-    /// What the hook noted of it.
-    pub header: &'a RecordHeader,
-    /// Its captured bytes, from the Ethernet header on.
-    pub bytes: &'a [u8],
-}
-
-/// Frames in the order in which the kernel saw them. They stay in the ring until
-/// [`RingReader::release`] gives their place back.
-#[derive(Debug)]
-pub struct Batch<'a> {
-    /// The frames.
-    pub frames: ArrayVec<Frame<'a>, BATCH>,
-    start: usize,
-    /// Position behind them.
-    pub end: usize,
-}
-
-impl Batch<'_> {
-    /// Whether nothing was committed. A batch with no frames may still have records to release.
-    pub fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-}
+use super::{Batch, Frame};
+use crate::mapping::Mapping;
 
 /// The one reader of a ring.
 #[derive(Debug)]
@@ -81,11 +53,12 @@ impl RingReader {
         Ok(reader)
     }
 
-    /// Committed frames from the position on, at most [`BATCH`]. Empty where there are none.
-    pub fn batch(&mut self) -> Batch<'_> {
+    /// Committed frames from the position on, at most [`BATCH`](super::BATCH). `None` where nothing was
+    /// committed; records with no frame make a batch too, so that they are released.
+    pub fn batch(&mut self) -> Option<Batch<'_>> {
         // Pairs with the kernel's store-release: what lies in front of the position was written.
         let produced = self.producer_position().load(Ordering::Acquire);
-        let mut batch = Batch { frames: ArrayVec::new(), start: self.position, end: self.position };
+        let mut batch = Batch { frames: ArrayVec::new(), end: self.position };
         while batch.end != produced && !batch.frames.is_full() {
             let word = self.word(batch.end).load(Ordering::Acquire);
             if word & BUSY != 0 {
@@ -99,7 +72,7 @@ impl RingReader {
             }
             batch.end += (RECORD_HEADER + length).next_multiple_of(8);
         }
-        batch
+        (batch.end != self.position).then_some(batch)
     }
 
     /// Gives the place of all frames before `end` back to the kernel: no frame of a batch may be looked
@@ -118,12 +91,12 @@ impl RingReader {
     fn consumer_position(&self) -> &AtomicUsize {
         // SAFETY: the mapping's first word is the position: aligned, valid as long as the mapping, and
         // accessed atomically by both sides.
-        unsafe { self.consumer.address.cast().as_ref() }
+        unsafe { self.consumer.address().cast().as_ref() }
     }
 
     fn producer_position(&self) -> &AtomicUsize {
         // SAFETY: as for the consumer's, and the kernel alone writes it.
-        unsafe { self.producer.address.cast().as_ref() }
+        unsafe { self.producer.address().cast().as_ref() }
     }
 
     /// The first header word of the record at `position`.
@@ -156,57 +129,12 @@ impl RingReader {
     /// None to call it; what may be read there depends on the producer's position.
     unsafe fn data(&self, position: usize) -> NonNull<u8> {
         // SAFETY: the page and an index below `size` are within the mapping of page + 2 * size bytes.
-        unsafe { self.producer.address.add(self.page + (position & (self.size - 1))) }
+        unsafe { self.producer.address().add(self.page + (position & (self.size - 1))) }
     }
 }
 
 impl AsFd for RingReader {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-/// Memory shared with the kernel, unmapped when dropped.
-#[derive(Debug)]
-pub struct Mapping {
-    address: NonNull<u8>,
-    length: usize,
-}
-
-// SAFETY: the memory belongs to the process, not to a thread; who reads and writes it does so atomically
-// or under the ring's protocol.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    /// Maps `length` bytes of a BPF map at `offset`, shared.
-    ///
-    /// # Errors
-    ///
-    /// What `mmap` says.
-    pub fn new(fd: BorrowedFd<'_>, offset: usize, length: usize, protection: i32) -> io::Result<Self> {
-        let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let address = unsafe {
-            libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, fd.as_raw_fd(), offset)
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let address = NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Self { address, length })
-    }
-
-    /// First byte of the mapping.
-    pub fn address(&self) -> NonNull<u8> {
-        self.address
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: this is the mapping that `new` made; nothing borrowed from it outlives its owner.
-        unsafe { libc::munmap(self.address.as_ptr().cast(), self.length) };
     }
 }
