@@ -1,3 +1,5 @@
 //! What goes in front of a frame on its way to a sensor.
 
+pub mod fragment;
+pub mod outer;
 pub mod vxlan;

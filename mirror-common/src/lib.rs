@@ -3,11 +3,12 @@
 //! A frame's way through these files: its [`headers`] are read, its [`flow`] is a hash of them that picks
 //! its ring and its outer source port, [`record`] is how it lies in the ring, [`counters`] is where the
 //! kernel counts it, [`own`] is how it knows the agent's own datagrams, and [`vxlan`] is what goes in
-//! front of it. [`settings`] is what user space tells the kernel programs before they are loaded.
+//! front of it, with a [`checksum`] where there must be one. [`settings`] is what user space tells the kernel programs before they are loaded.
 #![no_std]
 #![deny(unsafe_code)]
 
 pub mod bytes;
+pub mod checksum;
 pub mod counters;
 pub mod ethernet;
 pub mod flow;

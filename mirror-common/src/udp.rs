@@ -11,8 +11,8 @@ pub const PAYLOAD_MAX_V6: usize = 65_535 - HEADER_LEN;
 
 /// A header in wire order with no checksum. `payload_len` is at most [`PAYLOAD_MAX_V6`].
 ///
-/// RFC 7348 section 5 wants the checksum of an outer header over IPv4 to be zero; over IPv6 the kernel
-/// fills it in on the way out.
+/// RFC 7348 section 5 wants the checksum of an outer header over IPv4 to be zero; over IPv6 whoever
+/// puts the IP header in front fills it in.
 #[must_use]
 pub const fn header(source_port: u16, destination_port: u16, payload_len: usize) -> [u8; HEADER_LEN] {
     let [a, b] = source_port.to_be_bytes();

@@ -6,7 +6,7 @@ use mirror_common::{flow, udp, vxlan};
 pub const HEADERS_LEN: usize = udp::HEADER_LEN + vxlan::HEADER_LEN;
 
 /// The outer headers from UDP on, of one destination.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encapsulation {
     port: u16,
     vxlan: [u8; vxlan::HEADER_LEN],

@@ -1,0 +1,239 @@
+//! A datagram as the IP packets that a path takes: most often one, else fragments.
+
+use std::ops::Range;
+
+use mirror_common::{checksum::Sum, ip};
+
+use super::{
+    outer::{ETHERNET_LEN, LINK_MAX, Outer, Version},
+    vxlan::HEADERS_LEN,
+};
+
+/// Bytes of the longest header in front of a part of a frame.
+pub const HEADER_MAX: usize = LINK_MAX + FRAGMENT_LEN + HEADERS_LEN;
+
+/// Bytes of an IPv6 fragment header (RFC 8200 section 4.5).
+const FRAGMENT_LEN: usize = 8;
+
+/// More fragments follow, in IPv4's word of flags and offset (RFC 791 section 3.1).
+const MORE_V4: u16 = 0x2000;
+/// More fragments follow, in IPv6's (RFC 8200 section 4.5).
+const MORE_V6: u16 = 1;
+
+/// An IP packet with its Ethernet header: the headers, and which part of the frame follows them.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    header: [u8; HEADER_MAX],
+    header_len: usize,
+    body: Range<usize>,
+}
+
+impl Packet {
+    /// Everything in front of the frame's bytes.
+    #[must_use]
+    pub fn header(&self) -> &[u8] {
+        &self.header[..self.header_len]
+    }
+
+    /// Which of the frame's bytes follow.
+    #[must_use]
+    pub fn body(&self) -> Range<usize> {
+        self.body.clone()
+    }
+
+    /// Bytes of the packet with its Ethernet header.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.header_len + self.body.len()
+    }
+}
+
+/// The packets of a datagram, in order.
+#[derive(Clone, Debug)]
+pub struct Packets<'a> {
+    outer: &'a Outer,
+    /// UDP and VXLAN.
+    headers: [u8; HEADERS_LEN],
+    mtu: usize,
+    id: u32,
+    /// Bytes of UDP that the packets so far carry, and all of them.
+    done: usize,
+    total: usize,
+}
+
+impl<'a> Packets<'a> {
+    pub(super) fn new(
+        outer: &'a Outer,
+        headers: [u8; HEADERS_LEN],
+        frame_len: usize,
+        mtu: usize,
+        id: u32,
+    ) -> Self {
+        Self { outer, headers, mtu, id, done: 0, total: HEADERS_LEN + frame_len }
+    }
+
+    /// Whether no packet is left.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.done == self.total
+    }
+}
+
+impl Iterator for Packets<'_> {
+    type Item = Packet;
+
+    #[inline]
+    fn next(&mut self) -> Option<Packet> {
+        if self.is_over() {
+            return None;
+        }
+        let version = self.outer.version();
+        let left = self.total - self.done;
+        let mut room = self.mtu - version.header_len();
+        let is_whole = self.total <= room;
+        if version == Version::V6 && !is_whole {
+            room -= FRAGMENT_LEN;
+        }
+        // All but the last carry a multiple of 8 bytes: offsets count in these.
+        let length = if left > room { room & !7 } else { left };
+        let has_more = length < left;
+
+        let link = self.outer.link();
+        let mut header = [0; HEADER_MAX];
+        header[..link.len()].copy_from_slice(link);
+        let mut header_len = link.len();
+        let packet = &mut header[ETHERNET_LEN..];
+        // A datagram has at most 65,535 bytes, and offsets are multiples of 8.
+        match version {
+            Version::V4 => {
+                let flags = if has_more { MORE_V4 } else { 0 } | (self.done / 8) as u16;
+                packet[2..4].copy_from_slice(&((version.header_len() + length) as u16).to_be_bytes());
+                packet[4..6].copy_from_slice(&(self.id as u16).to_be_bytes());
+                packet[6..8].copy_from_slice(&flags.to_be_bytes());
+                let checksum = Sum::new().add(&packet[..version.header_len()]).checksum();
+                packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+            }
+            Version::V6 => {
+                let extension = if is_whole { 0 } else { FRAGMENT_LEN };
+                packet[4..6].copy_from_slice(&((extension + length) as u16).to_be_bytes());
+                if !is_whole {
+                    packet[6] = ip::FRAGMENT;
+                    let offset = self.done as u16 | if has_more { MORE_V6 } else { 0 };
+                    let fragment = &mut packet[version.header_len()..][..FRAGMENT_LEN];
+                    fragment[0] = ip::UDP;
+                    fragment[2..4].copy_from_slice(&offset.to_be_bytes());
+                    fragment[4..8].copy_from_slice(&self.id.to_be_bytes());
+                    header_len += FRAGMENT_LEN;
+                }
+            }
+        }
+        // The first packet has room for UDP's and VXLAN's headers: the smallest MTU is larger.
+        let body = if self.done == 0 {
+            header[header_len..][..HEADERS_LEN].copy_from_slice(&self.headers);
+            header_len += HEADERS_LEN;
+            0..length - HEADERS_LEN
+        } else {
+            self.done - HEADERS_LEN..self.done + length - HEADERS_LEN
+        };
+        self.done += length;
+        Some(Packet { header, header_len, body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::net::{IpAddr, SocketAddr};
+
+    use etherparse::{IpFragOffset, NetSlice, SlicedPacket, defrag::IpDefragPool};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn outer(is_v6: bool) -> Outer {
+        let (source, destination): (IpAddr, SocketAddr) = if is_v6 {
+            ("fd20::1".parse().unwrap(), "[fd20::2]:4789".parse().unwrap())
+        } else {
+            ("10.20.0.1".parse().unwrap(), "10.20.0.2:4789".parse().unwrap())
+        };
+        Outer::new([2; 6], [4; 6], source, destination, 4242).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn reassembled_fragments_are_the_datagram(
+            is_v6: bool, length in 0_usize..20_000, mtu in 0_usize..3000, id: u32, hash: u32
+        ) {
+            let outer = outer(is_v6);
+            let frame: Vec<u8> = (0..length).map(|index| (index * 7 + index / 256) as u8).collect();
+            let packets: Vec<Packet> = outer.packets(hash, &frame, mtu, id).unwrap().collect();
+            let mtu = mtu.max(outer.version().mtu_min());
+            let whole = outer.packets(hash, &frame, usize::MAX, id).unwrap().next().unwrap();
+            let whole = [&whole.header()[ETHERNET_LEN + outer.version().header_len()..], &frame].concat();
+            let mut udp = Vec::new();
+            let count = packets.len();
+            for (index, packet) in packets.iter().enumerate() {
+                let bytes = [packet.header(), &frame[packet.body()]].concat();
+                prop_assert_eq!(bytes.len(), packet.length());
+                prop_assert!(bytes.len() - ETHERNET_LEN <= mtu, "larger than the MTU");
+                let sliced = SlicedPacket::from_ethernet(&bytes).unwrap();
+                let is_last = index + 1 == count;
+                // By hand, so that nothing rests on one parser's idea of fragments.
+                let (offset, more, payload) = match sliced.net.unwrap() {
+                    NetSlice::Ipv4(ip) => {
+                        let header = ip.header().to_header();
+                        prop_assert_eq!(header.header_checksum, header.calc_header_checksum());
+                        prop_assert_eq!(header.identification, id as u16);
+                        prop_assert!(!header.dont_fragment);
+                        (header.fragment_offset, header.more_fragments, &bytes[34..])
+                    }
+                    NetSlice::Ipv6(ip) => {
+                        prop_assert_eq!(usize::from(ip.header().payload_length()), bytes.len() - 54);
+                        if count == 1 {
+                            (IpFragOffset::ZERO, false, &bytes[54..])
+                        } else {
+                            prop_assert_eq!(bytes[20], 44);
+                            prop_assert_eq!(bytes[54], 17);
+                            prop_assert_eq!(&bytes[58..62], id.to_be_bytes());
+                            let word = u16::from_be_bytes([bytes[56], bytes[57]]);
+                            (IpFragOffset::try_new(word >> 3).unwrap(), word & 1 == 1, &bytes[62..])
+                        }
+                    }
+                    other => panic!("{other:?}"),
+                };
+                prop_assert_eq!(usize::from(offset.byte_offset()), udp.len());
+                prop_assert_eq!(more, !is_last);
+                prop_assert!(is_last || payload.len() % 8 == 0);
+                udp.extend_from_slice(payload);
+            }
+            prop_assert_eq!(udp, whole);
+        }
+
+        #[test]
+        fn another_implementation_reassembles_them(is_v6: bool, length in 2000_usize..9000, id: u32) {
+            let outer = outer(is_v6);
+            let frame: Vec<u8> = (0..length).map(|index| index as u8).collect();
+            let mut pool = IpDefragPool::<(), ()>::new();
+            let mut whole = None;
+            for packet in outer.packets(3, &frame, 1400, id).unwrap() {
+                let bytes = [packet.header(), &frame[packet.body()]].concat();
+                let sliced = SlicedPacket::from_ethernet(&bytes).unwrap();
+                whole = pool.process_sliced_packet(&sliced, (), ()).unwrap();
+            }
+            let whole = whole.unwrap();
+            prop_assert_eq!(whole.ip_number, etherparse::IpNumber::UDP);
+            prop_assert_eq!(&whole.payload[HEADERS_LEN..], &frame[..]);
+        }
+    }
+
+    #[test]
+    fn a_datagram_that_just_fits_is_not_cut() {
+        for is_v6 in [false, true] {
+            let outer = outer(is_v6);
+            let fits = 1500 - outer.version().header_len() - HEADERS_LEN;
+            assert_eq!(outer.packets(1, &vec![1; fits], 1500, 1).unwrap().count(), 1);
+            assert_eq!(outer.packets(1, &vec![1; fits + 1], 1500, 1).unwrap().count(), 2);
+            assert_eq!(outer.packets(1, &[], 0, 1).unwrap().count(), 1, "no frame, no MTU");
+        }
+    }
+}
