@@ -119,6 +119,18 @@ pub enum Attach {
     Clsact,
 }
 
+/// `--transmit`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Transmit {
+    /// Straight to the card where that reaches the sensor, else through the host's stack
+    #[default]
+    Auto,
+    /// Straight to the card, or not at all
+    Packet,
+    /// Through the host's stack: its queues, filters and tcpdump see the datagrams
+    Udp,
+}
+
 /// `--cpu`: processors in the order in which they were given.
 pub type CpuList = std::sync::Arc<[usize]>;
 

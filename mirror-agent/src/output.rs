@@ -1,12 +1,27 @@
 //! Where frames go.
 
-use std::io;
+use std::{io, time::Duration};
 
 use crate::{ledger::OutputCounters, source::Frame};
 
+pub mod books;
 pub mod capture;
+mod card;
+mod interface;
+mod learn;
+pub mod packet_socket;
 pub mod pcapng;
 pub mod raw_socket;
+pub mod sensor;
+mod sighting;
+mod sockopt;
+mod tap;
+pub mod xsk;
+
+/// Tries for one frame where a queue is full, before it is given up: with the pauses between them about
+/// 10 ms, while later frames wait in the ring.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// The end of a frame's way. Each sending thread has its own.
 pub trait Output {

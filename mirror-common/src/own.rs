@@ -16,7 +16,7 @@ pub const MARK: u32 = 0x10d5;
 
 /// The bits of a mark that count. The others belong to kube-proxy (0x4000, 0x8000), Cilium (0x0f00) and
 /// Calico (the upper half), which may set them on the agent's datagrams on their way out.
-const MARK_MASK: u32 = 0x30ff;
+pub const MARK_MASK: u32 = 0x30ff;
 
 /// Whether a socket buffer has the agent's mark.
 #[inline(always)]

@@ -59,7 +59,7 @@ impl Start<'_> {
         let loaded = load::load(&settings, self.config.ring_size)?;
         let sockets = (0..rings)
             .map(|ring| {
-                let own_paths = loaded.own_paths.clone();
+                let own_paths = Some(loaded.own_paths.clone());
                 RawSocket::open(sensor, vni, ring, rings, own_paths, self.links.address_changes())
             })
             .collect::<Result<Vec<_>>>()?;

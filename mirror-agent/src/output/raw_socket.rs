@@ -23,7 +23,10 @@ use arrayvec::ArrayVec;
 use mirror_common::{flow, own, vxlan};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::Output;
+use super::{
+    Output, PAUSE, TRIES,
+    sockopt::{self, set},
+};
 use crate::{
     encap::vxlan::{Encapsulation, HEADERS_LEN},
     kernel::own_paths::OwnPaths,
@@ -35,7 +38,9 @@ use crate::{
 pub struct RawSocket {
     socket: Socket,
     sensor: SocketAddr,
-    own_paths: OwnPaths,
+    own_paths: Option<OwnPaths>,
+    /// Whether datagrams carry [`own::MARK`].
+    is_marked: bool,
     encapsulation: Encapsulation,
     /// This thread's ring and the number of rings: tells whose datagram a network error is about.
     ring: u32,
@@ -51,14 +56,6 @@ pub struct RawSocket {
     batches: u32,
 }
 
-/// Bytes that may wait in the socket, so that a burst does not wait for the card.
-const SEND_BUFFER: usize = 8 << 20;
-
-/// Tries for one frame where a queue is full, before it is given up: with the pauses between them about
-/// 10 ms, while later frames wait in the ring. A raw socket never waits by itself.
-const TRIES: u32 = 100;
-const PAUSE: Duration = Duration::from_micros(100);
-
 /// Batches between two looks at the errors that were reported, under load.
 const BATCHES_PER_LOOK: u32 = 64;
 
@@ -66,48 +63,52 @@ const BATCHES_PER_LOOK: u32 = 64;
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 
 impl RawSocket {
-    /// Opens a way to `sensor` for the thread that serves `ring` of `rings`. `address_changes` counts how
-    /// often the host's addresses have changed.
+    /// Opens a way to `sensor` for the thread that serves `ring` of `rings`. `own_paths` is for hooks that
+    /// must know the datagrams. `address_changes` counts how often the host's addresses have changed.
     ///
     /// # Errors
     ///
-    /// No right to open raw sockets, or no route to the sensor.
+    /// No right to open raw sockets, none to mark datagrams where hooks must know them, or no route to the
+    /// sensor.
     pub fn open(
         sensor: SocketAddr,
         vni: u32,
         ring: u32,
         rings: u32,
-        own_paths: OwnPaths,
+        own_paths: Option<OwnPaths>,
         address_changes: Arc<AtomicU64>,
     ) -> Result<Self> {
         let domain = Domain::for_address(sensor);
         let socket =
             Socket::new(domain, Type::RAW, Some(Protocol::UDP)).context("cannot open a raw socket")?;
         refuse_everything(&socket)?;
-        socket.set_mark(own::MARK)?;
-        // Beyond net.core.wmem_max with CAP_NET_ADMIN, else as far as that allows.
-        if set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER as i32).is_err() {
-            socket.set_send_buffer_size(SEND_BUFFER)?;
-        }
+        let is_marked = match socket.set_mark(own::MARK) {
+            Ok(()) => true,
+            // Needs CAP_NET_ADMIN, and is of use to hooks only.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) && own_paths.is_none() => false,
+            Err(error) => return Err(error).context("cannot mark the agent's own datagrams"),
+        };
+        sockopt::widen_send_buffer(&socket)?;
         match domain {
             Domain::IPV4 => {
                 // Tells of full queues, and of ICMP errors with the datagram that they are about.
-                set_option(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
+                set(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, &1_i32)?;
                 // What does not fit the path is fragmented rather than refused.
-                set_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
+                set(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DONT)?;
             }
             _ => {
-                set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
-                set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?;
+                set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, &1_i32)?;
+                set(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DONT)?;
                 // UDP over IPv6 has a checksum (RFC 8200 section 8.1): the kernel puts it at this offset.
                 const CHECKSUM_OFFSET: i32 = 6;
-                set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_CHECKSUM, CHECKSUM_OFFSET)?;
+                set(&socket, libc::IPPROTO_IPV6, libc::IPV6_CHECKSUM, &CHECKSUM_OFFSET)?;
             }
         }
         let socket = Self {
             socket,
             sensor,
             own_paths,
+            is_marked,
             encapsulation: Encapsulation::new(sensor.port(), vni),
             ring,
             rings,
@@ -131,7 +132,45 @@ impl RawSocket {
             .and_then(|()| self.socket.local_addr())
             .with_context(|| format!("cannot send to {sensor} (is there a route to it?)"))?;
         let source = source.as_socket().context("a raw socket has no IP address")?;
-        self.own_paths.add(source.ip(), sensor)
+        self.own_paths.as_ref().map_or(Ok(()), |paths| paths.add(source.ip(), sensor))
+    }
+
+    /// Whether datagrams carry [`own::MARK`].
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.is_marked
+    }
+
+    /// The thread's ring, and the number of rings.
+    #[must_use]
+    pub fn ring(&self) -> (u32, u32) {
+        (self.ring, self.rings)
+    }
+
+    /// How often the host's addresses have changed.
+    #[must_use]
+    pub fn address_changes(&self) -> u64 {
+        self.address_changes.load(Ordering::Relaxed)
+    }
+
+    /// Whether all that was sent has left this host, or its network namespace.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        sockopt::is_drained(&self.socket)
+    }
+
+    /// A UDP socket that is connected to the sensor as the host's routes have it now.
+    ///
+    /// # Errors
+    ///
+    /// No route to the sensor.
+    pub fn connected_probe(&self) -> io::Result<Socket> {
+        let probe = Socket::new(Domain::for_address(self.sensor), Type::DGRAM, None)?;
+        if self.is_marked {
+            probe.set_mark(own::MARK)?;
+        }
+        probe.connect(&SockAddr::from(self.sensor))?;
+        Ok(probe)
     }
 
     /// Looks whether the host would send from another address now, at most once a second unless it was
@@ -161,9 +200,7 @@ impl RawSocket {
 
     /// Whether a new socket would send from another address than this one does.
     fn has_other_source(&self) -> io::Result<bool> {
-        let probe = Socket::new(Domain::for_address(self.sensor), Type::DGRAM, None)?;
-        probe.set_mark(own::MARK)?;
-        probe.connect(&SockAddr::from(self.sensor))?;
+        let probe = self.connected_probe()?;
         let address =
             |socket: &Socket| socket.local_addr().map(|local| local.as_socket().map(|address| address.ip()));
         Ok(address(&probe)? != address(&self.socket)?)
@@ -172,7 +209,7 @@ impl RawSocket {
     /// Counts the errors that the network has reported since the last call. They say nothing of the
     /// datagrams that follow, and a raw socket's send calls do not return them (`raw_sendmsg` in
     /// net/ipv4/raw.c): a sensor that refuses costs no frame.
-    fn take_reported_errors(&mut self, counters: &OutputCounters) {
+    pub fn take_reported_errors(&mut self, counters: &OutputCounters) {
         self.batches = 0;
         // The queue is bounded by the receive buffer; another thread's errors are reported here too.
         while let Some(report) = self.next_report() {
@@ -324,17 +361,8 @@ fn refuse_everything(socket: &Socket) -> io::Result<()> {
     const RETURN: u16 = 0x06;
     let mut program = [libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 }];
     let filter = libc::sock_fprog { len: 1, filter: program.as_mut_ptr() };
-    // SAFETY: the option takes a sock_fprog, whose program outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const filter).cast(),
-            mem::size_of_val(&filter) as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    // The kernel copies the program within the call.
+    set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)
 }
 
 /// Dissolves the association: a socket that is merely connected again keeps its source address
@@ -347,18 +375,4 @@ fn forget_source(socket: &Socket) {
         let length = mem::size_of_val(&nowhere) as libc::socklen_t;
         libc::connect(socket.as_raw_fd(), &raw const nowhere, length);
     }
-}
-
-fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
-    // SAFETY: every option that this module sets takes an int.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            mem::size_of::<i32>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -47,7 +47,7 @@ impl RingReader {
         // SAFETY: the call has no preconditions.
         let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).map_err(io::Error::other)?;
         let consumer = Mapping::new(fd.as_fd(), 0, page, libc::PROT_READ | libc::PROT_WRITE)?;
-        let producer = Mapping::new(fd.as_fd(), page, page + 2 * size, libc::PROT_READ)?;
+        let producer = Mapping::new(fd.as_fd(), page as u64, page + 2 * size, libc::PROT_READ)?;
         let mut reader = Self { fd, consumer, producer, size, page, position: 0 };
         reader.position = reader.consumer_position().load(Ordering::Relaxed);
         Ok(reader)

@@ -1,0 +1,80 @@
+//! Counts frames that leave as one or more packets.
+
+use crate::{encap::fragment::Packet, ledger::OutputCounters, source::Frame};
+
+/// A packet's place in a call of `send`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Index of the frame that it carries, or carries a part of.
+    pub frame: usize,
+    /// Whether it is the frame's last packet.
+    pub is_last: bool,
+}
+
+/// What became of the frames of one call. They are counted in order.
+#[derive(Debug)]
+pub struct Books<'a> {
+    /// The frames.
+    pub frames: &'a [Frame<'a>],
+    counters: &'a OutputCounters,
+    /// The last frame that was given up.
+    given_up: Option<usize>,
+    /// Frames whose last packet was dealt with.
+    done: usize,
+}
+
+impl<'a> Books<'a> {
+    /// For the frames of one call.
+    #[must_use]
+    pub fn new(frames: &'a [Frame<'a>], counters: &'a OutputCounters) -> Self {
+        Self { frames, counters, given_up: None, done: 0 }
+    }
+
+    /// The kernel took a packet.
+    pub fn sent(&mut self, part: Part) {
+        if !part.is_last {
+            return;
+        }
+        self.done = part.frame + 1;
+        if self.given_up == Some(part.frame) {
+            return;
+        }
+        let bytes = mirror_common::vxlan::HEADER_LEN + self.frames[part.frame].bytes.len();
+        self.counters.sent.add(1);
+        self.counters.datagrams.add(1);
+        self.counters.bytes.add(bytes as u64);
+    }
+
+    /// The kernel refused a packet for good: its frame is lost, once.
+    pub fn gave_up(&mut self, part: Part, errno: i32) {
+        if part.is_last {
+            self.done = part.frame + 1;
+        }
+        if self.given_up != Some(part.frame) {
+            self.given_up = Some(part.frame);
+            self.counters.error(errno);
+            self.counters.send_failed.add(1);
+        }
+    }
+
+    /// Whether a packet of this frame was given up: the others are of no use.
+    #[must_use]
+    pub fn is_lost(&self, frame: usize) -> bool {
+        self.given_up == Some(frame)
+    }
+
+    /// How many frames, from the first, are counted.
+    #[must_use]
+    pub fn counted(&self) -> usize {
+        match self.given_up {
+            Some(frame) if frame == self.done => frame + 1,
+            _ => self.done,
+        }
+    }
+
+    /// The bytes that follow a packet's header.
+    #[must_use]
+    pub fn body(&self, frame: usize, packet: &Packet) -> &'a [u8] {
+        &self.frames[frame].bytes[packet.body()]
+    }
+}

@@ -1,0 +1,199 @@
+//! Learns what a datagram to the sensor looks like when it leaves this host: from a frame's own datagram,
+//! which goes through the host's stack while a tap watches. Routes, policy rules, neighbours and NAT are
+//! then in it, as the kernel applies them.
+
+use std::{
+    any::Any,
+    io,
+    net::SocketAddr,
+    os::fd::AsFd as _,
+    sync::mpsc::{Sender, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mirror_common::{flow, vxlan};
+
+use super::{
+    Output as _,
+    raw_socket::RawSocket,
+    sighting::{Probe, Refusal, Sighting},
+    sockopt,
+    tap::Tap,
+};
+use crate::{
+    encap::{
+        outer::{Outer, Version},
+        vxlan::{Encapsulation, HEADERS_LEN},
+    },
+    ledger::OutputCounters,
+    source::Frame,
+};
+
+/// How often a template is learnt anew: routes and neighbours may have changed.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// How soon it is tried again where a datagram could not be imitated.
+const REFUSED_PERIOD: Duration = Duration::from_secs(10);
+
+/// How soon it is tried again where a datagram was not seen, at first; twice as long each time after.
+const UNSEEN_PERIOD: Duration = Duration::from_millis(100);
+
+/// The longest of these.
+const UNSEEN_PERIOD_MAX: Duration = Duration::from_secs(5);
+
+/// Longest time to wait for a datagram to leave. Most often it has when the system call is over; where a
+/// neighbour is still to be found, or a queue is long, it takes longer.
+const SIGHTING_TIME: Duration = Duration::from_millis(10);
+
+/// What was learnt.
+#[derive(Debug)]
+pub(super) enum Lesson {
+    /// Datagrams leave like this, through the interface with this number.
+    Template(Outer, u32),
+    /// They leave through the interface with this number, and cannot be imitated.
+    Refused(Refusal, u32),
+    /// The datagram was not seen: it waits, or was made unrecognisable (IPsec), or there is no way.
+    Unseen,
+}
+
+/// One thread's learner.
+#[derive(Debug)]
+pub(super) struct Learner {
+    sensor: SocketAddr,
+    vni: u32,
+    encapsulation: Encapsulation,
+    due: Instant,
+    /// Changes of the host's addresses when it was last learnt.
+    changes: u64,
+    /// Datagrams that were not seen, in a row.
+    unseen: u32,
+    datagram: Vec<u8>,
+    seen: Vec<u8>,
+    closer: Closer,
+}
+
+impl Learner {
+    pub(super) fn new(sensor: SocketAddr, vni: u32) -> io::Result<Self> {
+        Ok(Self {
+            sensor,
+            vni,
+            encapsulation: Encapsulation::new(sensor.port(), vni),
+            due: Instant::now(),
+            changes: 0,
+            unseen: 0,
+            datagram: Vec::new(),
+            // The longest packet, with whatever is in front of it.
+            seen: vec![0; 1 << 17],
+            closer: Closer::start()?,
+        })
+    }
+
+    /// Whether the next frame is to be learnt from.
+    pub(super) fn is_due(&self, now: Instant, changes: u64) -> bool {
+        now >= self.due || changes != self.changes
+    }
+
+    /// Puts it off.
+    pub(super) fn put_off(&mut self, now: Instant, time: Duration, changes: u64) {
+        self.due = now + time;
+        self.changes = changes;
+    }
+
+    /// Datagrams that were not seen, in a row.
+    pub(super) fn unseen(&self) -> u32 {
+        self.unseen
+    }
+
+    /// The largest packet that the path to the sensor takes, as far as the kernel knows.
+    pub(super) fn path_mtu(&self, raw: &RawSocket) -> io::Result<usize> {
+        let probe = raw.connected_probe()?;
+        let (level, name) = match Version::of(self.sensor.ip()) {
+            Version::V4 => (libc::IPPROTO_IP, libc::IP_MTU),
+            Version::V6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+        };
+        let mtu: i32 = sockopt::get(&probe.as_fd(), level, name)?;
+        usize::try_from(mtu).map_err(io::Error::other)
+    }
+
+    /// Whether a frame of this length goes in one packet of `mtu` bytes.
+    pub(super) fn fits(&self, length: usize, mtu: usize) -> bool {
+        Version::of(self.sensor.ip()).header_len() + HEADERS_LEN + length <= mtu
+    }
+
+    /// Sends `frame` through the host's stack, which counts it, and watches it leave.
+    pub(super) fn learn(
+        &mut self,
+        raw: &mut RawSocket,
+        frame: Frame<'_>,
+        counters: &OutputCounters,
+    ) -> io::Result<Lesson> {
+        let changes = raw.address_changes();
+        let tap = Tap::open(self.sensor, flow::source_port(frame.header.flow_hash), raw.is_marked());
+        raw.send(&[frame], counters)?;
+        let lesson = match tap {
+            Ok(tap) => {
+                let lesson = self.watch(&tap, frame);
+                self.closer.close(tap);
+                lesson
+            }
+            Err(error) => Err(error),
+        };
+        let lesson = lesson.unwrap_or_else(|error| {
+            log::debug!("cannot watch a datagram leave: {error}");
+            Lesson::Unseen
+        });
+        let period = match lesson {
+            Lesson::Template(..) => PERIOD,
+            Lesson::Refused(..) => REFUSED_PERIOD,
+            Lesson::Unseen => (UNSEEN_PERIOD * (1 << self.unseen.min(8))).min(UNSEEN_PERIOD_MAX),
+        };
+        self.unseen = if matches!(lesson, Lesson::Unseen) { self.unseen.saturating_add(1) } else { 0 };
+        self.put_off(Instant::now(), period, changes);
+        Ok(lesson)
+    }
+
+    /// Closes what takes the kernel long to close.
+    pub(super) fn close(&self, what: impl Any + Send) {
+        self.closer.close(what);
+    }
+
+    fn watch(&mut self, tap: &Tap, frame: Frame<'_>) -> io::Result<Lesson> {
+        self.datagram.clear();
+        let headers = self.encapsulation.headers(frame.header.flow_hash, frame.bytes.len());
+        self.datagram.extend_from_slice(&headers);
+        self.datagram.extend_from_slice(frame.bytes);
+        debug_assert!(vxlan::decapsulate(&self.datagram[8..]).is_some());
+        let probe = Probe { sensor: self.sensor, vni: self.vni, datagram: &self.datagram };
+        let deadline = Instant::now() + SIGHTING_TIME;
+        // What comes first is what left through the topmost device.
+        while let Some((length, metadata)) = tap.next(&mut self.seen, deadline)? {
+            match probe.judge(&self.seen[..length], metadata) {
+                Sighting::Other => {}
+                Sighting::Template(outer) => return Ok(Lesson::Template(outer, metadata.ifindex)),
+                Sighting::Refused(refusal) => return Ok(Lesson::Refused(refusal, metadata.ifindex)),
+            }
+        }
+        Ok(Lesson::Unseen)
+    }
+}
+
+/// A thread that closes sockets: the kernel first waits until no processor looks at them any more
+/// (`synchronize_net`), which takes 10 ms and more.
+#[derive(Debug)]
+struct Closer(Sender<Box<dyn Any + Send>>);
+
+impl Closer {
+    fn start() -> io::Result<Self> {
+        let (sender, receiver) = channel();
+        thread::Builder::new()
+            .name("mirror-close".into())
+            .spawn(move || receiver.into_iter().for_each(drop))?;
+        Ok(Self(sender))
+    }
+
+    fn close(&self, what: impl Any + Send) {
+        // The thread lives as long as this sender; were it gone, closing here would do too.
+        let _ = self.0.send(Box::new(what));
+    }
+}

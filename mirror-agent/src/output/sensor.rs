@@ -1,0 +1,406 @@
+//! Sends to a sensor: through the host's stack at first, straight to the card once it is known how datagrams
+//! leave, and through the stack again where that fails or may have changed.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    io,
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+pub use super::sighting::Refusal;
+use super::{
+    Output, PAUSE,
+    books::Books,
+    card::Card,
+    interface::Interface,
+    learn::{Learner, Lesson},
+    raw_socket::RawSocket,
+};
+use crate::{
+    cli::Transmit,
+    encap::outer::{Ids, Outer},
+    kernel::own_paths::OwnPaths,
+    ledger::OutputCounters,
+    source::Frame,
+};
+
+/// Longest time to wait until what went one way has left, before a frame goes the other way.
+const ORDER_TIME: Duration = Duration::from_millis(10);
+
+/// The longest such time, where it was waited for in vain before.
+const ORDER_TIME_MAX: Duration = Duration::from_millis(160);
+
+/// How soon a change of ways is tried again.
+const RETRY_TIME: Duration = Duration::from_millis(100);
+
+/// How soon another frame is looked for to learn from, where all were too long.
+const NEXT_FRAME_TIME: Duration = Duration::from_millis(5);
+
+/// Batches between two looks at the errors that the network reported.
+const BATCHES_PER_LOOK: u32 = 64;
+
+/// Datagrams in a row that were not seen, before that is worth telling.
+const UNSEEN_TO_TELL: u32 = 4;
+
+/// One thread's way to a sensor: through the host's stack until the outer headers are learnt, then straight
+/// to the card.
+///
+/// What goes straight to the card passes by the host's queue disciplines, egress hooks and packet filters:
+/// tcpdump on this host does not see it.
+pub struct SensorOutput {
+    raw: RawSocket,
+    sensor: SocketAddr,
+    transmit: Transmit,
+    own_paths: Option<OwnPaths>,
+    learner: Learner,
+    straight: Option<Straight>,
+    /// Where AF_XDP turned out not to work.
+    no_xsk: Option<u32>,
+    /// Whether the last frame went straight.
+    was_straight: bool,
+    /// Before then, the stack is not left again.
+    switch: Instant,
+    /// How long to wait for what went straight, before the next frame to learn from.
+    patience: Duration,
+    /// Why the sensor cannot be reached straight.
+    refusal: Option<(Refusal, u32)>,
+    ids: Ids,
+    told: Option<Told>,
+    batches: u32,
+}
+
+/// A way past the host's stack.
+struct Straight {
+    ifindex: u32,
+    card: Card,
+    mtu: usize,
+    /// `None` while it is not known, or no longer.
+    outer: Option<Outer>,
+}
+
+/// Which way frames take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Through the host's stack, by a raw socket.
+    Stack,
+    /// Straight to the card, by a packet socket.
+    PacketSocket,
+    /// Straight to the card, by AF_XDP.
+    Xdp,
+}
+
+/// What the log said last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told {
+    Straight { way: Way, ifindex: u32, mtu: usize, source: IpAddr, mac: [u8; 6] },
+    Refused(Refusal, u32),
+    Unseen,
+}
+
+impl SensorOutput {
+    /// Puts the other ways beside `raw`, which is open to `sensor` with network identifier `vni`.
+    /// `own_paths` is for hooks that must know the datagrams.
+    ///
+    /// # Errors
+    ///
+    /// No room for another thread.
+    pub fn open(
+        raw: RawSocket,
+        sensor: SocketAddr,
+        vni: u32,
+        transmit: Transmit,
+        own_paths: Option<OwnPaths>,
+    ) -> Result<Self> {
+        let (ring, rings) = raw.ring();
+        let start = RandomState::new().hash_one(ring) as u32;
+        Ok(Self {
+            raw,
+            sensor,
+            transmit,
+            own_paths,
+            learner: Learner::new(sensor, vni).context("cannot start a thread")?,
+            straight: None,
+            no_xsk: None,
+            was_straight: false,
+            switch: Instant::now(),
+            patience: ORDER_TIME,
+            refusal: None,
+            ids: Ids::new(ring, rings, start),
+            told: None,
+            batches: 0,
+        })
+    }
+
+    /// Which way the last frame took.
+    #[must_use]
+    pub fn way(&self) -> Way {
+        match &self.straight {
+            Some(straight) if self.was_straight => straight.way(),
+            _ => Way::Stack,
+        }
+    }
+
+    /// Learns from one of `frames`, if one fits. Returns those that are still to be sent.
+    fn learn<'a, 'b>(
+        &mut self,
+        frames: &'a [Frame<'b>],
+        counters: &OutputCounters,
+        now: Instant,
+    ) -> io::Result<&'a [Frame<'b>]> {
+        let changes = self.raw.address_changes();
+        let Ok(mtu) = self.learner.path_mtu(&self.raw) else {
+            // No route: the raw socket's errors say so.
+            self.forget();
+            self.learner.put_off(now, RETRY_TIME, changes);
+            return Ok(frames);
+        };
+        let fits = |frame: &Frame<'_>| self.learner.fits(frame.bytes.len(), mtu);
+        let Some(index) = frames.iter().position(fits) else {
+            self.learner.put_off(now, NEXT_FRAME_TIME, changes);
+            return Ok(frames);
+        };
+        let (before, rest) = frames.split_at(index);
+        self.pass_on(before, counters)?;
+        if !self.wait_for_card(self.patience) {
+            self.patience = (self.patience * 2).min(ORDER_TIME_MAX);
+            self.learner.put_off(now, RETRY_TIME, changes);
+            return Ok(rest);
+        }
+        self.patience = ORDER_TIME;
+        let Some((&frame, rest)) = rest.split_first() else { return Ok(rest) };
+        self.was_straight = false;
+        let lesson = self.learner.learn(&mut self.raw, frame, counters)?;
+        self.apply(lesson, mtu);
+        Ok(rest)
+    }
+
+    fn apply(&mut self, lesson: Lesson, mtu: usize) {
+        self.refusal = None;
+        match lesson {
+            Lesson::Template(outer, ifindex) => {
+                if let Err(error) = self.follow(outer, ifindex, mtu) {
+                    log::debug!("cannot send to {} past the host's stack: {error:#}", self.sensor);
+                    self.forget();
+                }
+            }
+            Lesson::Refused(refusal, ifindex) => {
+                self.forget();
+                self.refusal = Some((refusal, ifindex));
+                self.tell(Told::Refused(refusal, ifindex));
+            }
+            Lesson::Unseen => {
+                self.forget();
+                if self.learner.unseen() >= UNSEEN_TO_TELL {
+                    self.tell(Told::Unseen);
+                }
+            }
+        }
+    }
+
+    /// Sends like `outer` from now on, through the interface with number `ifindex`.
+    fn follow(&mut self, outer: Outer, ifindex: u32, mtu: usize) -> Result<()> {
+        // The source may be another than the raw socket's: NAT.
+        let source = outer.source();
+        let current = self.straight.as_ref().and_then(|straight| straight.outer.as_ref());
+        if current.is_none_or(|current| current.source() != source)
+            && let Some(paths) = &self.own_paths
+        {
+            paths.add(source, self.sensor)?;
+        }
+        let mut interface = Interface::find(ifindex)?;
+        let mtu = mtu.min(interface.mtu()?);
+        let mac = outer.destination_mac();
+        let way = match &mut self.straight {
+            Some(straight) if straight.ifindex == ifindex && straight.card.takes(mtu) => {
+                straight.outer = Some(outer);
+                straight.mtu = mtu;
+                straight.way()
+            }
+            _ => {
+                self.close_card();
+                let try_xsk = self.no_xsk != Some(ifindex);
+                let card = Card::open(&mut interface, ifindex, mtu, self.raw.is_marked(), try_xsk)?;
+                self.straight.insert(Straight { ifindex, card, mtu, outer: Some(outer) }).way()
+            }
+        };
+        self.tell(Told::Straight { way, ifindex, mtu, source, mac });
+        Ok(())
+    }
+
+    /// Sends `frames` the way that is in force, in order.
+    fn pass_on(&mut self, frames: &[Frame<'_>], counters: &OutputCounters) -> io::Result<()> {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let mut rest = frames;
+        if self.may_go_straight()
+            && let Some(Straight { card, mtu, outer: Some(outer), .. }) = &mut self.straight
+        {
+            self.was_straight = true;
+            let mut books = Books::new(frames, counters);
+            let Err(errno) = card.send(outer, *mtu, &mut self.ids, &mut books) else { return Ok(()) };
+            rest = &frames[books.counted()..];
+            self.lost_card(errno);
+        }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        // Where it is not drained in time, it is an interface that is gone.
+        self.wait_for_card(ORDER_TIME);
+        self.was_straight = false;
+        self.raw.send(rest, counters)
+    }
+
+    /// Whether the next frame may go straight: it is known how, and all that went through the stack has
+    /// left.
+    fn may_go_straight(&mut self) -> bool {
+        if !self.straight.as_ref().is_some_and(|straight| straight.outer.is_some()) {
+            return false;
+        }
+        if self.was_straight {
+            return true;
+        }
+        let now = Instant::now();
+        if now < self.switch {
+            return false;
+        }
+        let is_drained = wait_until(|| self.raw.is_drained(), ORDER_TIME);
+        if !is_drained {
+            self.switch = now + RETRY_TIME;
+        }
+        is_drained
+    }
+
+    /// Waits until all that went straight has left.
+    fn wait_for_card(&mut self, time: Duration) -> bool {
+        match &mut self.straight {
+            Some(straight) if self.was_straight => wait_until(|| straight.card.is_drained(), time),
+            _ => true,
+        }
+    }
+
+    /// The interface is down or gone.
+    fn lost_card(&mut self, errno: i32) {
+        let error = io::Error::from_raw_os_error(errno);
+        log::debug!("cannot send to {} past the host's stack any more: {error}", self.sensor);
+        if errno == libc::EIO {
+            self.no_xsk = self.straight.as_ref().map(|straight| straight.ifindex);
+        }
+        self.forget();
+        // An interface that is down comes back as the same; its queue would be busy for a while if it were
+        // given up.
+        if errno != libc::ENETDOWN {
+            self.close_card();
+        }
+        self.learner.put_off(Instant::now(), Duration::ZERO, self.raw.address_changes());
+    }
+
+    fn forget(&mut self) {
+        if let Some(straight) = &mut self.straight {
+            straight.outer = None;
+        }
+    }
+
+    fn close_card(&mut self) {
+        if let Some(straight) = self.straight.take() {
+            self.learner.close(straight.card);
+        }
+    }
+
+    fn tell(&mut self, what: Told) {
+        if self.told.as_ref() == Some(&what) {
+            return;
+        }
+        let sensor = self.sensor;
+        match &what {
+            Told::Straight { way, ifindex, mtu, source, .. } => {
+                let by = if *way == Way::Xdp { "AF_XDP" } else { "a packet socket" };
+                let name = name(*ifindex);
+                log::info!(
+                    "datagrams to {sensor} go straight to {name} by {by}, from {source}, MTU {mtu}: tcpdump \
+                     on this host does not see them"
+                );
+            }
+            Told::Refused(refusal, ifindex) => {
+                log::info!(
+                    "datagrams to {sensor} go through the host's stack: they leave through {}, {refusal}",
+                    name(*ifindex)
+                );
+            }
+            Told::Unseen => {
+                log::info!(
+                    "datagrams to {sensor} go through the host's stack: none is seen to leave as it is"
+                );
+            }
+        }
+        self.told = Some(what);
+    }
+}
+
+impl Straight {
+    fn way(&self) -> Way {
+        match self.card {
+            Card::Xsk(_) => Way::Xdp,
+            Card::Socket(_) => Way::PacketSocket,
+        }
+    }
+}
+
+impl Output for SensorOutput {
+    fn send(&mut self, frames: &[Frame<'_>], counters: &OutputCounters) -> io::Result<()> {
+        if self.transmit == Transmit::Udp {
+            return self.raw.send(frames, counters);
+        }
+        self.batches += 1;
+        if self.batches >= BATCHES_PER_LOOK {
+            self.batches = 0;
+            self.raw.take_reported_errors(counters);
+        }
+        let now = Instant::now();
+        let mut rest = frames;
+        if !frames.is_empty() && self.learner.is_due(now, self.raw.address_changes()) {
+            rest = self.learn(frames, counters, now)?;
+        }
+        if self.transmit == Transmit::Packet
+            && let Some((refusal, ifindex)) = self.refusal
+        {
+            counters.send_failed.add(rest.len() as u64);
+            return Err(io::Error::other(format!(
+                "--transmit packet cannot reach {}: datagrams leave through {}, {refusal}: use --transmit auto",
+                self.sensor,
+                name(ifindex)
+            )));
+        }
+        self.pass_on(rest, counters)
+    }
+
+    fn flush(&mut self, counters: &OutputCounters) -> io::Result<()> {
+        self.raw.flush(counters)
+    }
+}
+
+/// An interface's name, or its number where it has none any more.
+fn name(ifindex: u32) -> String {
+    Interface::find(ifindex).map_or_else(|_| format!("interface {ifindex}"), |interface| interface.name())
+}
+
+/// Waits until `is_over`, at most for `time`. Returns whether it is.
+fn wait_until(mut is_over: impl FnMut() -> bool, time: Duration) -> bool {
+    if is_over() {
+        return true;
+    }
+    let deadline = Instant::now() + time;
+    loop {
+        thread::sleep(PAUSE);
+        if is_over() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+    }
+}

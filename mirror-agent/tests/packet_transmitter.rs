@@ -1,0 +1,600 @@
+//! The ways to a sensor, over real links between network namespaces. Needs root: says so and passes where
+//! it is not.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    net::SocketAddr,
+    os::fd::AsRawFd as _,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use mirror_agent::{
+    cli::Transmit,
+    ledger::OutputCounters,
+    output::{
+        Output as _,
+        raw_socket::RawSocket,
+        sensor::{SensorOutput, Way},
+    },
+    source::{BATCH, Frame},
+};
+use mirror_common::{flow, record::RecordHeader, vxlan};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+const SENSOR_V4: &str = "10.20.0.2:4789";
+const SENSOR_V6: &str = "[fd20::2]:4789";
+const VNI: u32 = 4242;
+
+/// Long enough for a slow machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Two hosts with a link between their interfaces `eth0`, removed when dropped.
+struct Net {
+    near: String,
+    far: String,
+}
+
+impl Net {
+    /// `None` where this is not root.
+    fn new() -> Option<Self> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        // SAFETY: the call has no preconditions.
+        if unsafe { libc::geteuid() } != 0 {
+            eprintln!("skipped: network namespaces need root");
+            return None;
+        }
+        let name =
+            |role| format!("mt-{}-pt{}-{role}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let net = Self { near: name("near"), far: name("far") };
+        for host in [&net.near, &net.far] {
+            ip(&format!("netns add {host}"));
+            ip(&format!("-n {host} link set lo up"));
+            for key in ["accept_dad=0", "dad_transmits=0", "router_solicitations=0"] {
+                run(&format!("ip netns exec {host} sysctl -qw net.ipv6.conf.default.{key}"));
+            }
+        }
+        ip(&format!("link add eth0 netns {} type veth peer name eth0 netns {}", net.near, net.far));
+        for (host, number) in [(&net.near, 1), (&net.far, 2)] {
+            ip(&format!("-n {host} link set eth0 address 02:00:00:00:20:0{number}"));
+            ip(&format!("-n {host} address add 10.20.0.{number}/24 dev eth0"));
+            ip(&format!("-n {host} address add fd20::{number}/64 dev eth0"));
+            ip(&format!("-n {host} link set eth0 up"));
+        }
+        net.wait_until_up();
+        Some(net)
+    }
+
+    /// The kernel drops what is sent before it has noticed that a new link is there, up to a second later.
+    fn wait_until_up(&self) {
+        let started = Instant::now();
+        for host in [&self.near, &self.far] {
+            while !run(&format!("ip -n {host} -o link show eth0")).contains("state UP") {
+                assert!(started.elapsed() < PATIENCE, "the link does not come up");
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+
+    /// `ip` on the sending host.
+    fn near(&self, line: &str) {
+        ip(&format!("-n {} {line}", self.near));
+    }
+
+    /// `ip` on the sensor's host.
+    fn far(&self, line: &str) {
+        ip(&format!("-n {} {line}", self.far));
+    }
+
+    /// A UDP socket on the sensor's host.
+    fn sensor(&self, address: &str) -> Sensor {
+        let address: SocketAddr = address.parse().unwrap();
+        let socket = within(&self.far, move || {
+            let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None).unwrap();
+            let size: i32 = 256 << 20;
+            // SAFETY: the option takes an int.
+            let result = unsafe {
+                libc::setsockopt(
+                    socket.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    libc::SO_RCVBUFFORCE,
+                    (&raw const size).cast(),
+                    4,
+                )
+            };
+            assert_eq!(result, 0, "receive buffer");
+            socket.bind(&SockAddr::from(address)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            socket
+        });
+        Sensor(socket.into())
+    }
+
+    /// Runs `work` on the sending host.
+    fn send<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        within(&self.near, work)
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for host in [&self.near, &self.far] {
+            let _ = Command::new("ip").args(["netns", "del", host]).output();
+        }
+    }
+}
+
+struct Sensor(std::net::UdpSocket);
+
+impl Sensor {
+    /// The next frame and its source port, or `None` where none comes for half a second.
+    fn next(&self) -> Option<(u16, Vec<u8>)> {
+        let mut buffer = vec![0; 65_536];
+        let (length, from) = self.0.recv_from(&mut buffer).ok()?;
+        let (vni, frame) = vxlan::decapsulate(&buffer[..length]).unwrap();
+        assert_eq!(vni, VNI);
+        Some((from.port(), frame.to_vec()))
+    }
+
+    fn all(&self) -> Vec<(u16, Vec<u8>)> {
+        std::iter::from_fn(|| self.next()).collect()
+    }
+}
+
+fn run(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn ip(line: &str) {
+    run(&format!("ip {line}"));
+}
+
+fn within<T: Send + 'static>(host: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let file = File::open(format!("/run/netns/{host}")).unwrap();
+    let thread = thread::spawn(move || {
+        // SAFETY: `file` is open, and the call touches no memory.
+        let result = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+        assert_eq!(result, 0, "cannot enter a network namespace");
+        work()
+    });
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// A frame that says which one it is.
+struct Sample {
+    header: RecordHeader,
+    bytes: Vec<u8>,
+}
+
+impl Sample {
+    fn new(number: u32, length: usize) -> Self {
+        let mut bytes: Vec<u8> = (0..length).map(|index| (index as u32 * 31 + number) as u8).collect();
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        let header = RecordHeader {
+            time_ns: 0,
+            ifindex: 1,
+            direction: 0,
+            flow_hash: (number % 23).wrapping_mul(0x9e37_79b9),
+            captured_len: length as u32,
+            original_len: length as u32,
+            reserved: 0,
+        };
+        Self { header, bytes }
+    }
+
+    fn expected(&self) -> (u16, Vec<u8>) {
+        (flow::source_port(self.header.flow_hash), self.bytes.clone())
+    }
+
+    fn frame(&self) -> Frame<'_> {
+        Frame { header: &self.header, bytes: &self.bytes }
+    }
+}
+
+fn open(sensor: &str, transmit: Transmit, thread: u32, threads: u32) -> SensorOutput {
+    let sensor = sensor.parse().unwrap();
+    let changes = Arc::<AtomicU64>::default();
+    let raw = RawSocket::open(sensor, VNI, thread, threads, None, changes).unwrap();
+    SensorOutput::open(raw, sensor, VNI, transmit, None).unwrap()
+}
+
+fn send(output: &mut SensorOutput, samples: &[Sample], counters: &OutputCounters) {
+    for batch in samples.chunks(BATCH) {
+        let frames: Vec<Frame<'_>> = batch.iter().map(Sample::frame).collect();
+        output.send(&frames, counters).unwrap();
+    }
+}
+
+/// Sends small frames, a few milliseconds apart, until they go `way`. Returns them.
+fn until(output: &mut SensorOutput, way: Way, first: u32, counters: &OutputCounters) -> Vec<Sample> {
+    let started = Instant::now();
+    let mut sent = Vec::new();
+    while output.way() != way {
+        assert!(started.elapsed() < PATIENCE, "still not {way:?} but {:?}", output.way());
+        let samples = [Sample::new(first + sent.len() as u32, 60)];
+        send(output, &samples, counters);
+        sent.extend(samples);
+        thread::sleep(Duration::from_millis(2));
+    }
+    sent
+}
+
+/// Sizes around everything that matters: small, just below and above the MTU, several fragments, the most
+/// that a datagram takes.
+const LENGTHS: [usize; 16] =
+    [60, 61, 64, 590, 1400, 1435, 1436, 1437, 1440, 1456, 1457, 1464, 1514, 2900, 9000, 65_499];
+
+fn samples(first: u32, count: u32) -> Vec<Sample> {
+    (first..first + count)
+        .map(|number| Sample::new(number, LENGTHS[(number as usize * 7 + number as usize / 16) % 16]))
+        .collect()
+}
+
+fn compare(sensor: &Sensor, samples: &[Sample]) {
+    for (index, sample) in samples.iter().enumerate() {
+        let received = sensor.next().unwrap_or_else(|| panic!("frame {index} did not arrive"));
+        let (port, bytes) = sample.expected();
+        let number = u32::from_be_bytes(received.1[..4].try_into().unwrap());
+        assert_eq!(number, u32::from_be_bytes(bytes[..4].try_into().unwrap()), "frame {index} is another");
+        assert_eq!(received.0, port, "source port of frame {index}");
+        assert!(received.1 == bytes, "bytes of frame {index}, {} long", bytes.len());
+    }
+    assert!(sensor.next().is_none(), "more than was sent");
+}
+
+/// Everything arrives by `way`, as it is and in order, also over changes of ways.
+fn everything_arrives(net: &Net, address: &'static str, way: Way) {
+    let sensor = net.sensor(address);
+    let sent = net.send(move || {
+        let mut output = open(address, Transmit::Auto, 0, 1);
+        let counters = OutputCounters::default();
+        let mut sent = until(&mut output, way, 0, &counters);
+        // Over more than two seconds, so that it is learnt anew meanwhile.
+        for _ in 0..11 {
+            let some = samples(sent.len() as u32, 200);
+            send(&mut output, &some, &counters);
+            assert_eq!(output.way(), way);
+            output.flush(&counters).unwrap();
+            sent.extend(some);
+            thread::sleep(Duration::from_millis(200));
+        }
+        assert_eq!(counters.sent.get(), sent.len() as u64);
+        assert_eq!(counters.datagrams.get(), sent.len() as u64);
+        assert_eq!(counters.send_failed.get(), 0);
+        let bytes: usize = sent.iter().map(|sample| sample.bytes.len() + 8).sum();
+        assert_eq!(counters.bytes.get(), bytes as u64);
+        sent
+    });
+    compare(&sensor, &sent);
+}
+
+#[test]
+fn everything_arrives_by_af_xdp_over_ipv4() {
+    let Some(net) = Net::new() else { return };
+    everything_arrives(&net, SENSOR_V4, Way::Xdp);
+}
+
+#[test]
+fn everything_arrives_by_af_xdp_over_ipv6() {
+    let Some(net) = Net::new() else { return };
+    everything_arrives(&net, SENSOR_V6, Way::Xdp);
+}
+
+#[test]
+fn jumbo_frames_take_a_packet_socket() {
+    let Some(net) = Net::new() else { return };
+    net.near("link set eth0 mtu 9000");
+    net.far("link set eth0 mtu 9000");
+    everything_arrives(&net, SENSOR_V4, Way::PacketSocket);
+}
+
+#[test]
+fn a_route_with_a_smaller_mtu_is_heeded() {
+    let Some(net) = Net::new() else { return };
+    net.near("route add 10.20.0.2/32 dev eth0 mtu 1000");
+    // What is larger does not even get through.
+    net.far("link set eth0 mtu 1000");
+    everything_arrives(&net, SENSOR_V4, Way::Xdp);
+}
+
+#[test]
+fn devices_on_top_of_others_take_a_packet_socket() {
+    let Some(net) = Net::new() else { return };
+    for (add, name) in [
+        ("link add br0 type bridge", "br0"),
+        ("link add mv0 link eth0 type macvlan mode bridge", "mv0"),
+        ("link add vx0 type vxlan id 9 remote 10.20.0.2 dstport 7000 dev eth0", "vx0"),
+    ] {
+        net.near(add);
+        if name == "br0" {
+            net.near("link set eth0 master br0");
+            net.near("address flush dev eth0");
+        } else {
+            net.far(&add.replace("10.20.0.2", "10.20.0.1"));
+            net.far(&format!("link set {name} up"));
+        }
+        net.near(&format!("link set {name} up"));
+        let device = if name == "br0" { "eth0" } else { name };
+        net.near(&format!("address add 10.30.0.1/24 dev {name}"));
+        net.far(&format!("address add 10.30.0.2/24 dev {device}"));
+        everything_arrives(&net, "10.30.0.2:4789", Way::PacketSocket);
+        net.near(&format!("link del {name}"));
+        if name == "br0" {
+            net.far("address del 10.30.0.2/24 dev eth0");
+            net.near("address add 10.20.0.1/24 dev eth0");
+        }
+    }
+}
+
+#[test]
+fn loopback_stays_with_the_stack() {
+    let Some(net) = Net::new() else { return };
+    let counters = net.send(|| {
+        let receiver = std::net::UdpSocket::bind("127.0.0.1:4789").unwrap();
+        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut output = open("127.0.0.1:4789", Transmit::Auto, 0, 1);
+        let counters = OutputCounters::default();
+        for number in 0..20 {
+            let sample = Sample::new(number, 100);
+            send(&mut output, std::slice::from_ref(&sample), &counters);
+            assert_eq!(output.way(), Way::Stack);
+            let mut buffer = [0; 2000];
+            let (length, from) = receiver.recv_from(&mut buffer).unwrap();
+            assert_eq!((from.port(), buffer[8..length].to_vec()), sample.expected());
+        }
+        let mut output = open("127.0.0.1:4789", Transmit::Packet, 0, 1);
+        let samples = [Sample::new(0, 100), Sample::new(1, 100)];
+        let frames = [samples[0].frame(), samples[1].frame()];
+        let error = output.send(&frames, &counters).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "--transmit packet cannot reach 127.0.0.1:4789: datagrams leave through lo, which is no Ethernet \
+             device: use --transmit auto"
+        );
+        counters
+    });
+    assert_eq!(
+        (counters.sent.get(), counters.send_failed.get()),
+        (21, 1),
+        "the first of the last two found out"
+    );
+}
+
+#[test]
+fn udp_is_always_the_stack() {
+    let Some(net) = Net::new() else { return };
+    let sensor = net.sensor(SENSOR_V4);
+    let sent = net.send(|| {
+        let mut output = open(SENSOR_V4, Transmit::Udp, 0, 1);
+        let sent = samples(0, 200);
+        send(&mut output, &sent, &OutputCounters::default());
+        assert_eq!(output.way(), Way::Stack);
+        sent
+    });
+    compare(&sensor, &sent);
+}
+
+#[test]
+fn a_second_thread_takes_a_packet_socket_where_there_is_one_queue() {
+    let Some(net) = Net::new() else { return };
+    let sensor = net.sensor(SENSOR_V4);
+    let sent = net.send(|| {
+        let counters = OutputCounters::default();
+        let mut first = open(SENSOR_V4, Transmit::Auto, 0, 2);
+        let mut second = open(SENSOR_V4, Transmit::Packet, 1, 2);
+        let mut sent = until(&mut first, Way::Xdp, 0, &counters);
+        sent.extend(until(&mut second, Way::PacketSocket, sent.len() as u32, &counters));
+        for _ in 0..5 {
+            for output in [&mut first, &mut second] {
+                let some = samples(sent.len() as u32, 100);
+                send(output, &some, &counters);
+                sent.extend(some);
+            }
+        }
+        assert_eq!(counters.sent.get(), sent.len() as u64);
+        sent
+    });
+    compare(&sensor, &sent);
+}
+
+#[test]
+fn several_queues_serve_several_threads() {
+    let Some(net) = Net::new() else { return };
+    net.near("link del eth0");
+    ip(&format!(
+        "link add eth0 netns {} numtxqueues 2 numrxqueues 2 type veth peer name eth0 netns {} numtxqueues 2 \
+         numrxqueues 2",
+        net.near, net.far
+    ));
+    net.near("address add 10.20.0.1/24 dev eth0");
+    net.far("address add 10.20.0.2/24 dev eth0");
+    net.near("link set eth0 up");
+    net.far("link set eth0 up");
+    net.wait_until_up();
+    let sensor = net.sensor(SENSOR_V4);
+    let sent = net.send(|| {
+        let counters = OutputCounters::default();
+        let mut outputs = [0, 1].map(|thread| open(SENSOR_V4, Transmit::Auto, thread, 2));
+        let mut sent = Vec::new();
+        for output in &mut outputs {
+            sent.extend(until(output, Way::Xdp, sent.len() as u32, &counters));
+            let some = samples(sent.len() as u32, 300);
+            send(output, &some, &counters);
+            sent.extend(some);
+        }
+        sent
+    });
+    compare(&sensor, &sent);
+}
+
+/// What arrived was sent, in this order, and nothing twice.
+fn is_subsequence(received: &[(u16, Vec<u8>)], sent: &[Sample]) -> bool {
+    let mut left: VecDeque<_> = sent.iter().map(Sample::expected).collect();
+    received.iter().all(|frame| {
+        while let Some(next) = left.pop_front() {
+            if next == *frame {
+                return true;
+            }
+        }
+        false
+    })
+}
+
+/// Sends for a while, changes something, and goes on until it works again.
+fn survives(change: impl FnOnce(&Net), mend: impl FnOnce(&Net)) {
+    let Some(net) = Net::new() else { return };
+    let sensor = net.sensor(SENSOR_V4);
+    let (mut output, counters, mut sent) = net.send(|| {
+        let mut output = open(SENSOR_V4, Transmit::Auto, 0, 1);
+        let counters = OutputCounters::default();
+        let mut sent = until(&mut output, Way::Xdp, 0, &counters);
+        let some = samples(sent.len() as u32, 50);
+        send(&mut output, &some, &counters);
+        sent.extend(some);
+        (output, counters, sent)
+    });
+    let before = sent.len();
+    change(&net);
+    let (mut output, counters, mut sent) = net.send(move || {
+        for _ in 0..5 {
+            let some = samples(sent.len() as u32, 3);
+            send(&mut output, &some, &counters);
+            sent.extend(some);
+            thread::sleep(Duration::from_millis(20));
+        }
+        (output, counters, sent)
+    });
+    mend(&net);
+    let after = sent.len();
+    let (counters, sent) = net.send(move || {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_millis(1500) {
+            let some = samples(sent.len() as u32, 3);
+            send(&mut output, &some, &counters);
+            sent.extend(some);
+            thread::sleep(Duration::from_millis(20));
+        }
+        let more = until(&mut output, Way::Xdp, sent.len() as u32, &counters);
+        sent.extend(more);
+        let last = samples(sent.len() as u32, 50);
+        send(&mut output, &last, &counters);
+        assert_eq!(output.way(), Way::Xdp);
+        sent.extend(last);
+        (counters, sent)
+    });
+    let received = sensor.all();
+    println!(
+        "sent {} failed {} received {} of {} ({before} before, {after} at the mend)",
+        counters.sent.get(),
+        counters.send_failed.get(),
+        received.len(),
+        sent.len()
+    );
+    assert_eq!(counters.sent.get() + counters.send_failed.get(), sent.len() as u64);
+    assert!(is_subsequence(&received, &sent), "out of order or doubled");
+    let expected = |samples: &[Sample]| samples.iter().map(Sample::expected).collect::<Vec<_>>();
+    assert!(received[..before] == expected(&sent[..before]), "lost before the change");
+    let last = &sent[sent.len() - 50..];
+    assert!(received[received.len() - 50..] == expected(last), "lost after the mend");
+}
+
+#[test]
+fn link_down_and_up() {
+    survives(|net| net.near("link set eth0 down"), |net| net.near("link set eth0 up"));
+}
+
+#[test]
+fn carrier_lost_and_back() {
+    survives(|net| net.far("link set eth0 down"), |net| net.far("link set eth0 up"));
+}
+
+#[test]
+fn another_next_hop() {
+    survives(
+        |net| {
+            net.far("link set eth0 address 02:00:00:00:20:99");
+            net.near("neighbour flush dev eth0");
+        },
+        |_| {},
+    );
+}
+
+#[test]
+fn interface_removed_and_made_again() {
+    survives(
+        |net| net.near("link del eth0"),
+        |net| {
+            ip(&format!("link add eth0 netns {} type veth peer name eth0 netns {}", net.near, net.far));
+            net.near("address add 10.20.0.1/24 dev eth0");
+            net.far("address add 10.20.0.2/24 dev eth0");
+            net.near("link set eth0 up");
+            net.far("link set eth0 up");
+        },
+    );
+}
+
+/// Frames per second of each way; the receiver drops. `cargo test --release -p mirror-agent --test
+/// packet_transmitter -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    let Some(net) = Net::new() else { return };
+    for host in [&net.near, &net.far] {
+        run(&format!("ip netns exec {host} ethtool -K eth0 tx-udp-segmentation off"));
+    }
+    for address in [SENSOR_V4, SENSOR_V6] {
+        // Open, so that nobody answers, and full at once, so that little work is done for it.
+        let _sensor = net.sensor(address);
+        for length in [64, 512, 1400] {
+            for (name, transmit, busy) in [
+                ("raw socket", Transmit::Udp, false),
+                ("packet socket", Transmit::Auto, true),
+                ("AF_XDP", Transmit::Auto, false),
+            ] {
+                let rate = net.send(move || {
+                    // SAFETY: a processor set is a bit mask, for which zero is a value.
+                    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+                    // SAFETY: `set` is a whole processor set, readable for its size.
+                    unsafe {
+                        libc::CPU_SET(1, &mut set);
+                        libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
+                    }
+                    let counters = OutputCounters::default();
+                    // Has the only queue.
+                    let mut first = open(address, Transmit::Auto, 0, 1);
+                    if busy {
+                        until(&mut first, Way::Xdp, 0, &counters);
+                    }
+                    let mut output = open(address, transmit, 0, 1);
+                    if transmit == Transmit::Auto {
+                        until(&mut output, if busy { Way::PacketSocket } else { Way::Xdp }, 0, &counters);
+                    }
+                    // As a ring of 16 MiB has them: not in the first cache.
+                    let all: Vec<Sample> =
+                        (0..(16 << 20) / (length + 40)).map(|n| Sample::new(n as u32, length)).collect();
+                    let before = counters.sent.get();
+                    let started = Instant::now();
+                    while started.elapsed() < Duration::from_secs(2) {
+                        send(&mut output, &all, &counters);
+                    }
+                    (counters.sent.get() - before) as f64 / started.elapsed().as_secs_f64() / 1e6
+                });
+                println!("{address} {length:4} bytes, {name:13}: {rate:.3} M/s");
+            }
+        }
+    }
+}
