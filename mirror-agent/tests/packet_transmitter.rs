@@ -593,6 +593,8 @@ fn speed() {
                     }
                     (counters.sent.get() - before) as f64 / started.elapsed().as_secs_f64() / 1e6
                 });
+                // The kernel frees a queue some time after its socket is closed.
+                thread::sleep(Duration::from_millis(300));
                 println!("{address} {length:4} bytes, {name:13}: {rate:.3} M/s");
             }
         }

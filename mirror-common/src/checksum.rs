@@ -15,10 +15,10 @@ impl Sum {
         Self(0)
     }
 
-    /// Adds `bytes`, which begin at an even offset of what is summed; where their number is odd, nothing
+    /// With `bytes` added, which begin at an even offset of what is summed; where their number is odd, nothing
     /// follows. At most 64 GiB can be added to one sum.
     #[must_use]
-    pub fn add(self, bytes: &[u8]) -> Self {
+    pub fn with(self, bytes: &[u8]) -> Self {
         let (blocks, rest) = bytes.as_chunks::<{ 4 * LANES }>();
         let mut lanes = [0_u64; LANES];
         for block in blocks {
@@ -41,9 +41,9 @@ impl Sum {
         Self(sum)
     }
 
-    /// Adds a number in host order.
+    /// With a number in host order added.
     #[must_use]
-    pub const fn add_number(self, number: u16) -> Self {
+    pub const fn with_number(self, number: u16) -> Self {
         Self(self.0 + number.to_be() as u64)
     }
 
@@ -88,24 +88,24 @@ mod tests {
     #[test]
     fn example_of_rfc_1071() {
         let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
-        assert_eq!(Sum::new().add(&bytes).checksum(), !0xddf2, "section 3");
+        assert_eq!(Sum::new().with(&bytes).checksum(), !0xddf2, "section 3");
     }
 
     #[test]
     fn extremes() {
         assert_eq!(Sum::new().checksum(), 0xffff);
-        assert_eq!(Sum::new().add(&[0xff; 65_535]).checksum(), naive(&[0xff; 65_535]));
+        assert_eq!(Sum::new().with(&[0xff; 65_535]).checksum(), naive(&[0xff; 65_535]));
     }
 
     proptest! {
         #[test]
         fn same_as_the_naive_sum(bytes: Vec<u8>, cut: prop::sample::Index, number: u16) {
-            prop_assert_eq!(Sum::new().add(&bytes).checksum(), naive(&bytes));
+            prop_assert_eq!(Sum::new().with(&bytes).checksum(), naive(&bytes));
             let cut = cut.index(bytes.len() + 1) & !1;
             let (head, tail) = bytes.split_at(cut);
-            prop_assert_eq!(Sum::new().add(head).add(tail).checksum(), naive(&bytes), "in two pieces");
+            prop_assert_eq!(Sum::new().with(head).with(tail).checksum(), naive(&bytes), "in two pieces");
             let with_number: Vec<u8> = number.to_be_bytes().into_iter().chain(bytes.iter().copied()).collect();
-            prop_assert_eq!(Sum::new().add_number(number).add(&bytes).checksum(), naive(&with_number));
+            prop_assert_eq!(Sum::new().with_number(number).with(&bytes).checksum(), naive(&with_number));
         }
     }
 }

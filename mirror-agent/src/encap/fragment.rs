@@ -110,7 +110,7 @@ impl Iterator for Packets<'_> {
                 packet[2..4].copy_from_slice(&((version.header_len() + length) as u16).to_be_bytes());
                 packet[4..6].copy_from_slice(&(self.id as u16).to_be_bytes());
                 packet[6..8].copy_from_slice(&flags.to_be_bytes());
-                let checksum = Sum::new().add(&packet[..version.header_len()]).checksum();
+                let checksum = Sum::new().with(&packet[..version.header_len()]).checksum();
                 packet[10..12].copy_from_slice(&checksum.to_be_bytes());
             }
             Version::V6 => {

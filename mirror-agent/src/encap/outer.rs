@@ -203,8 +203,8 @@ impl Outer {
         let addresses = &self.link[ETHERNET_LEN + 8..ETHERNET_LEN + IPV6_LEN];
         // At most 65,535: `packets` has looked.
         let length = (HEADERS_LEN + frame.len()) as u16;
-        let sum = Sum::new().add(addresses).add_number(length).add_number(u16::from(ip::UDP));
-        match sum.add(headers).add(frame).checksum() {
+        let sum = Sum::new().with(addresses).with_number(length).with_number(u16::from(ip::UDP));
+        match sum.with(headers).with(frame).checksum() {
             0 => 0xffff,
             checksum => checksum,
         }
@@ -247,7 +247,7 @@ impl Ids {
     }
 
     /// The next number. IPv4 uses its lower half.
-    pub fn next(&mut self) -> u32 {
+    pub fn draw(&mut self) -> u32 {
         let id = self.next;
         self.next = id.wrapping_add(self.step);
         id
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn threads_numbers_stay_apart() {
         let mut threads = [0, 1, 2].map(|index| Ids::new(index, 3, 0xffff_fff3));
-        let numbers: Vec<u16> = (0..3 * 0x4000).map(|turn| threads[turn % 3].next() as u16).collect();
+        let numbers: Vec<u16> = (0..3 * 0x4000).map(|turn| threads[turn % 3].draw() as u16).collect();
         let mut sorted = numbers.clone();
         sorted.sort_unstable();
         sorted.dedup();

@@ -17,23 +17,32 @@ pub(super) enum Card {
 const STACKED: [&str; 7] = ["bonding", "team", "ipvlan", "macvlan", "bridge", "802.1Q VLAN Support", "vxlan"];
 
 impl Card {
-    /// Opens a way to `interface`, whose number is `ifindex`, for packets of `mtu` bytes. `try_xsk` is
-    /// whether AF_XDP may be tried.
+    /// Opens a way to `interface`, for packets of `mtu` bytes: by AF_XDP if `try_xsk` says so and it can be
+    /// had.
     pub(super) fn open(
         interface: &mut Interface,
-        ifindex: u32,
         mtu: usize,
         is_marked: bool,
         try_xsk: bool,
     ) -> io::Result<Self> {
-        let driver = interface.driver();
-        if try_xsk && mtu <= xsk::MTU_MAX && !STACKED.contains(&driver.as_str()) {
-            match Xsk::open(ifindex, is_marked) {
-                Ok(xsk) => return Ok(Self::Xsk(xsk)),
-                Err(error) => log::debug!("no AF_XDP on {}: {error}", interface.name()),
+        if try_xsk && let Some(faster) = Self::open_xsk(interface, mtu, is_marked) {
+            return Ok(faster);
+        }
+        PacketSocket::open(interface.ifindex(), is_marked).map(Self::Socket)
+    }
+
+    /// Opens a way by AF_XDP, or none where that cannot be had or is of no use.
+    pub(super) fn open_xsk(interface: &mut Interface, mtu: usize, is_marked: bool) -> Option<Self> {
+        if mtu > xsk::MTU_MAX || STACKED.contains(&interface.driver().as_str()) {
+            return None;
+        }
+        match Xsk::open(interface.ifindex(), is_marked) {
+            Ok(xsk) => Some(Self::Xsk(xsk)),
+            Err(error) => {
+                log::debug!("no AF_XDP on {}: {error}", interface.name());
+                None
             }
         }
-        PacketSocket::open(ifindex, is_marked).map(Self::Socket)
     }
 
     /// Whether packets of `mtu` bytes can be sent.

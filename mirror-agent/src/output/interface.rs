@@ -11,6 +11,7 @@ use super::sockopt;
 /// An interface by its number.
 #[derive(Debug)]
 pub(super) struct Interface {
+    ifindex: u32,
     socket: OwnedFd,
     request: libc::ifreq,
 }
@@ -32,9 +33,14 @@ impl Interface {
         // SAFETY: all-zero is a valid ifreq: an empty name, and zeros in every member of the union.
         let mut request: libc::ifreq = unsafe { mem::zeroed() };
         request.ifr_ifru.ifru_ifindex = ifindex.cast_signed();
-        let mut found = Self { socket, request };
+        let mut found = Self { ifindex, socket, request };
         found.ask(libc::SIOCGIFNAME)?;
         Ok(found)
+    }
+
+    /// Its number.
+    pub(super) fn ifindex(&self) -> u32 {
+        self.ifindex
     }
 
     /// Its name.

@@ -66,7 +66,7 @@ impl PacketSocket {
     ) -> Result<(), i32> {
         self.staged.clear();
         for (index, frame) in books.frames.iter().enumerate() {
-            let Some(mut packets) = outer.packets(frame.header.flow_hash, frame.bytes, mtu, ids.next())
+            let Some(mut packets) = outer.packets(frame.header.flow_hash, frame.bytes, mtu, ids.draw())
             else {
                 self.push_out(books)?;
                 books.gave_up(Part { frame: index, is_last: true }, libc::EMSGSIZE);

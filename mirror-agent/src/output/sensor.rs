@@ -40,6 +40,9 @@ const RETRY_TIME: Duration = Duration::from_millis(100);
 /// How soon another frame is looked for to learn from, where all were too long.
 const NEXT_FRAME_TIME: Duration = Duration::from_millis(5);
 
+/// How often AF_XDP is tried again where a packet socket is in use.
+const XSK_PERIOD: Duration = Duration::from_secs(10);
+
 /// Batches between two looks at the errors that the network reported.
 const BATCHES_PER_LOOK: u32 = 64;
 
@@ -78,6 +81,8 @@ struct Straight {
     ifindex: u32,
     card: Card,
     mtu: usize,
+    /// When the card was opened, or AF_XDP was last tried for it.
+    opened: Instant,
     /// `None` while it is not known, or no longer.
     outer: Option<Outer>,
 }
@@ -214,19 +219,26 @@ impl SensorOutput {
         let mut interface = Interface::find(ifindex)?;
         let mtu = mtu.min(interface.mtu()?);
         let mac = outer.destination_mac();
-        let way = match &mut self.straight {
-            Some(straight) if straight.ifindex == ifindex && straight.card.takes(mtu) => {
-                straight.outer = Some(outer);
-                straight.mtu = mtu;
-                straight.way()
-            }
-            _ => {
-                self.close_card();
-                let try_xsk = self.no_xsk != Some(ifindex);
-                let card = Card::open(&mut interface, ifindex, mtu, self.raw.is_marked(), try_xsk)?;
-                self.straight.insert(Straight { ifindex, card, mtu, outer: Some(outer) }).way()
+        let is_marked = self.raw.is_marked();
+        let try_xsk = self.no_xsk != Some(ifindex);
+        let kept = self.straight.take_if(|straight| straight.ifindex == ifindex && straight.card.takes(mtu));
+        self.close_card();
+        let mut straight = match kept {
+            Some(kept) => kept,
+            None => {
+                let card = Card::open(&mut interface, mtu, is_marked, try_xsk)?;
+                Straight { ifindex, card, mtu, outer: None, opened: Instant::now() }
             }
         };
+        // Whoever had the queue may be gone.
+        if try_xsk && straight.way() == Way::PacketSocket && straight.opened.elapsed() >= XSK_PERIOD {
+            straight.opened = Instant::now();
+            if let Some(faster) = Card::open_xsk(&mut interface, mtu, is_marked) {
+                self.learner.close(std::mem::replace(&mut straight.card, faster));
+            }
+        }
+        (straight.outer, straight.mtu) = (Some(outer), mtu);
+        let way = self.straight.insert(straight).way();
         self.tell(Told::Straight { way, ifindex, mtu, source, mac });
         Ok(())
     }
@@ -258,7 +270,7 @@ impl SensorOutput {
     /// Whether the next frame may go straight: it is known how, and all that went through the stack has
     /// left.
     fn may_go_straight(&mut self) -> bool {
-        if !self.straight.as_ref().is_some_and(|straight| straight.outer.is_some()) {
+        if self.straight.as_ref().is_none_or(|straight| straight.outer.is_none()) {
             return false;
         }
         if self.was_straight {
