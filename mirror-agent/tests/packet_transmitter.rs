@@ -2,10 +2,12 @@
 //! it is not.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod nat;
+
 use std::{
     collections::VecDeque,
     fs::File,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::AsRawFd as _,
     process::Command,
     sync::{
@@ -27,6 +29,7 @@ use mirror_agent::{
     source::{BATCH, Frame},
 };
 use mirror_common::{flow, record::RecordHeader, vxlan};
+use nat::Nat;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 const SENSOR_V4: &str = "10.20.0.2:4789";
@@ -135,6 +138,11 @@ impl Drop for Net {
 struct Sensor(std::net::UdpSocket);
 
 impl Sensor {
+    /// The address that the next datagram comes from.
+    fn next_source(&self) -> Option<IpAddr> {
+        self.0.recv_from(&mut [0; 8]).ok().map(|(_, from)| from.ip())
+    }
+
     /// The next frame and its source port, or `None` where none comes for half a second.
     fn next(&self) -> Option<(u16, Vec<u8>)> {
         let mut buffer = vec![0; 65_536];
@@ -436,6 +444,92 @@ fn several_queues_serve_several_threads() {
             send(output, &some, &counters);
             sent.extend(some);
         }
+        sent
+    });
+    compare(&sensor, &sent);
+}
+
+#[test]
+fn a_translated_source_address_is_learnt() {
+    let Some(net) = Net::new() else { return };
+    net.near("address add 10.20.0.9/24 dev eth0");
+    let sensor = net.sensor(SENSOR_V4);
+    let sent = net.send(|| {
+        nat::add(Nat::Source, [10, 20, 0, 1].into(), [10, 20, 0, 9].into());
+        let mut output = open(SENSOR_V4, Transmit::Auto, 0, 1);
+        let counters = OutputCounters::default();
+        let mut sent = until(&mut output, Way::Xdp, 0, &counters);
+        let some = samples(sent.len() as u32, 100);
+        send(&mut output, &some, &counters);
+        sent.extend(some);
+        sent
+    });
+    let sources: Vec<_> = std::iter::from_fn(|| sensor.next_source()).collect();
+    assert_eq!(sources, vec![IpAddr::from([10, 20, 0, 9]); sent.len()]);
+}
+
+#[test]
+fn a_translated_destination_stays_with_the_stack() {
+    let Some(net) = Net::new() else { return };
+    let sensor = net.sensor(SENSOR_V4);
+    let sent = net.send(|| {
+        const SERVICE: &str = "10.20.0.3:4789";
+        nat::add(Nat::Destination, [10, 20, 0, 3].into(), [10, 20, 0, 2].into());
+        let mut output = open(SERVICE, Transmit::Auto, 0, 1);
+        let counters = OutputCounters::default();
+        let mut sent = samples(0, 100);
+        send(&mut output, &sent, &counters);
+        assert_eq!(output.way(), Way::Stack);
+        let mut output = open(SERVICE, Transmit::Packet, 0, 1);
+        sent.push(Sample::new(100, 60));
+        let error = output.send(&[sent[100].frame(), sent[0].frame()], &counters).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "--transmit packet cannot reach 10.20.0.3:4789: datagrams leave through eth0, for another address \
+             or port than asked for (NAT): use --transmit auto"
+        );
+        sent
+    });
+    compare(&sensor, &sent);
+}
+
+#[test]
+fn another_route_is_followed() {
+    let Some(net) = Net::new() else { return };
+    ip(&format!("link add eth1 netns {} type veth peer name eth1 netns {}", net.near, net.far));
+    for (host, number) in [(&net.near, 1), (&net.far, 2)] {
+        ip(&format!("-n {host} address add 10.21.0.{number}/24 dev eth1"));
+        ip(&format!("-n {host} link set eth1 up"));
+        run(&format!("ip netns exec {host} sysctl -qw net.ipv4.conf.all.rp_filter=0"));
+        run(&format!("ip netns exec {host} sysctl -qw net.ipv4.conf.eth1.rp_filter=0"));
+    }
+    thread::sleep(Duration::from_millis(1200));
+    let sensor = net.sensor(SENSOR_V4);
+    let near = net.near.clone();
+    let sent = net.send(move || {
+        let mut output = open(SENSOR_V4, Transmit::Auto, 0, 1);
+        let counters = OutputCounters::default();
+        let mut sent = until(&mut output, Way::Xdp, 0, &counters);
+        ip(&format!("-n {near} route add 10.20.0.2/32 via 10.21.0.2 dev eth1 src 10.20.0.1"));
+        let crossed = || {
+            let text = run(&format!("ip -n {near} -s -j link show eth1"));
+            let (_, transmitted) = text.split_once("\"tx\"").unwrap();
+            let (_, packets) = transmitted.split_once("\"packets\":").unwrap();
+            packets.split(|letter: char| !letter.is_ascii_digit()).next().unwrap().parse::<u64>().unwrap()
+        };
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_millis(2300) {
+            let some = samples(sent.len() as u32, 8);
+            send(&mut output, &some, &counters);
+            sent.extend(some);
+            thread::sleep(Duration::from_millis(5));
+        }
+        let before = crossed();
+        let some = samples(sent.len() as u32, 320);
+        send(&mut output, &some, &counters);
+        sent.extend(some);
+        assert_eq!(output.way(), Way::Xdp);
+        assert!(crossed() >= before + 320, "not by the new route");
         sent
     });
     compare(&sensor, &sent);

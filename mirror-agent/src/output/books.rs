@@ -19,6 +19,7 @@ pub struct Books<'a> {
     counters: &'a OutputCounters,
     /// The last frame that was given up.
     given_up: Option<usize>,
+    is_stuck: bool,
     /// Frames whose last packet was dealt with.
     done: usize,
 }
@@ -27,7 +28,7 @@ impl<'a> Books<'a> {
     /// For the frames of one call.
     #[must_use]
     pub fn new(frames: &'a [Frame<'a>], counters: &'a OutputCounters) -> Self {
-        Self { frames, counters, given_up: None, done: 0 }
+        Self { frames, counters, given_up: None, is_stuck: false, done: 0 }
     }
 
     /// The kernel took a packet.
@@ -52,9 +53,16 @@ impl<'a> Books<'a> {
         }
         if self.given_up != Some(part.frame) {
             self.given_up = Some(part.frame);
+            self.is_stuck |= errno != libc::EMSGSIZE;
             self.counters.error(errno);
             self.counters.send_failed.add(1);
         }
+    }
+
+    /// Whether the driver took nothing for so long that a frame was given up.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck
     }
 
     /// Whether a packet of this frame was given up: the others are of no use.

@@ -254,7 +254,13 @@ impl SensorOutput {
         {
             self.was_straight = true;
             let mut books = Books::new(frames, counters);
-            let Err(errno) = card.send(outer, *mtu, &mut self.ids, &mut books) else { return Ok(()) };
+            let Err(errno) = card.send(outer, *mtu, &mut self.ids, &mut books) else {
+                if books.is_stuck() {
+                    // The link may have lost its carrier, and the host another way.
+                    self.learner.put_off(Instant::now(), Duration::ZERO, self.raw.address_changes());
+                }
+                return Ok(());
+            };
             rest = &frames[books.counted()..];
             self.lost_card(errno);
         }
