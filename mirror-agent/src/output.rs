@@ -15,6 +15,7 @@ pub mod raw_socket;
 pub mod sensor;
 mod sighting;
 mod sockopt;
+mod story;
 mod tap;
 pub mod xsk;
 

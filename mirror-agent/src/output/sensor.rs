@@ -4,14 +4,13 @@
 use std::{
     hash::{BuildHasher as _, RandomState},
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 
-pub use super::sighting::Refusal;
 use super::{
     Output, PAUSE,
     books::Books,
@@ -19,7 +18,9 @@ use super::{
     interface::Interface,
     learn::{Learner, Lesson},
     raw_socket::RawSocket,
+    story::{Story, Told, name},
 };
+pub use super::{sighting::Refusal, story::Way};
 use crate::{
     cli::Transmit,
     encap::outer::{Ids, Outer},
@@ -72,7 +73,7 @@ pub struct SensorOutput {
     /// Why the sensor cannot be reached straight.
     refusal: Option<(Refusal, u32)>,
     ids: Ids,
-    told: Option<Told>,
+    story: Story,
     batches: u32,
 }
 
@@ -85,25 +86,6 @@ struct Straight {
     opened: Instant,
     /// `None` while it is not known, or no longer.
     outer: Option<Outer>,
-}
-
-/// Which way frames take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Through the host's stack, by a raw socket.
-    Stack,
-    /// Straight to the card, by a packet socket.
-    PacketSocket,
-    /// Straight to the card, by AF_XDP.
-    Xdp,
-}
-
-/// What the log said last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Told {
-    Straight { way: Way, ifindex: u32, mtu: usize, source: IpAddr, mac: [u8; 6] },
-    Refused(Refusal, u32),
-    Unseen,
 }
 
 impl SensorOutput {
@@ -135,7 +117,7 @@ impl SensorOutput {
             patience: ORDER_TIME,
             refusal: None,
             ids: Ids::new(ring, rings, start),
-            told: None,
+            story: Story::default(),
             batches: 0,
         })
     }
@@ -195,12 +177,12 @@ impl SensorOutput {
             Lesson::Refused(refusal, ifindex) => {
                 self.forget();
                 self.refusal = Some((refusal, ifindex));
-                self.tell(Told::Refused(refusal, ifindex));
+                self.story.tell(self.sensor, Told::Refused(refusal, ifindex));
             }
             Lesson::Unseen => {
                 self.forget();
                 if self.learner.unseen() >= UNSEEN_TO_TELL {
-                    self.tell(Told::Unseen);
+                    self.story.tell(self.sensor, Told::Unseen);
                 }
             }
         }
@@ -239,7 +221,7 @@ impl SensorOutput {
         }
         (straight.outer, straight.mtu) = (Some(outer), mtu);
         let way = self.straight.insert(straight).way();
-        self.tell(Told::Straight { way, ifindex, mtu, source, mac });
+        self.story.tell(self.sensor, Told::Straight { way, ifindex, mtu, source, mac });
         Ok(())
     }
 
@@ -328,35 +310,6 @@ impl SensorOutput {
             self.learner.close(straight.card);
         }
     }
-
-    fn tell(&mut self, what: Told) {
-        if self.told.as_ref() == Some(&what) {
-            return;
-        }
-        let sensor = self.sensor;
-        match &what {
-            Told::Straight { way, ifindex, mtu, source, .. } => {
-                let by = if *way == Way::Xdp { "AF_XDP" } else { "a packet socket" };
-                let name = name(*ifindex);
-                log::info!(
-                    "datagrams to {sensor} go straight to {name} by {by}, from {source}, MTU {mtu}: tcpdump \
-                     on this host does not see them"
-                );
-            }
-            Told::Refused(refusal, ifindex) => {
-                log::info!(
-                    "datagrams to {sensor} go through the host's stack: they leave through {}, {refusal}",
-                    name(*ifindex)
-                );
-            }
-            Told::Unseen => {
-                log::info!(
-                    "datagrams to {sensor} go through the host's stack: none is seen to leave as it is"
-                );
-            }
-        }
-        self.told = Some(what);
-    }
 }
 
 impl Straight {
@@ -399,11 +352,6 @@ impl Output for SensorOutput {
     fn flush(&mut self, counters: &OutputCounters) -> io::Result<()> {
         self.raw.flush(counters)
     }
-}
-
-/// An interface's name, or its number where it has none any more.
-fn name(ifindex: u32) -> String {
-    Interface::find(ifindex).map_or_else(|_| format!("interface {ifindex}"), |interface| interface.name())
 }
 
 /// Waits until `is_over`, at most for `time`. Returns whether it is.

@@ -1,0 +1,64 @@
+//! What the log says of the way to a sensor: each thing once, until another is true.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{interface::Interface, sighting::Refusal};
+
+/// Which way frames take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Through the host's stack, by a raw socket.
+    Stack,
+    /// Straight to the card, by a packet socket.
+    PacketSocket,
+    /// Straight to the card, by AF_XDP.
+    Xdp,
+}
+
+/// What there is to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Straight { way: Way, ifindex: u32, mtu: usize, source: IpAddr, mac: [u8; 6] },
+    Refused(Refusal, u32),
+    Unseen,
+}
+
+/// What the log said last.
+#[derive(Debug, Default)]
+pub(super) struct Story(Option<Told>);
+
+impl Story {
+    /// Says it, unless that was said last.
+    pub(super) fn tell(&mut self, sensor: SocketAddr, what: Told) {
+        if self.0.as_ref() == Some(&what) {
+            return;
+        }
+        match &what {
+            Told::Straight { way, ifindex, mtu, source, .. } => {
+                let by = if *way == Way::Xdp { "AF_XDP" } else { "a packet socket" };
+                let name = name(*ifindex);
+                log::info!(
+                    "datagrams to {sensor} go straight to {name} by {by}, from {source}, MTU {mtu}: tcpdump \
+                     on this host does not see them"
+                );
+            }
+            Told::Refused(refusal, ifindex) => {
+                log::info!(
+                    "datagrams to {sensor} go through the host's stack: they leave through {}, {refusal}",
+                    name(*ifindex)
+                );
+            }
+            Told::Unseen => {
+                log::info!(
+                    "datagrams to {sensor} go through the host's stack: none is seen to leave as it is"
+                );
+            }
+        }
+        self.0 = Some(what);
+    }
+}
+
+/// An interface's name, or its number where it has none any more.
+pub(super) fn name(ifindex: u32) -> String {
+    Interface::find(ifindex).map_or_else(|_| format!("interface {ifindex}"), |interface| interface.name())
+}
