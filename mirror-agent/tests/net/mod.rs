@@ -130,7 +130,7 @@ impl Drop for Net {
     }
 }
 
-pub struct Sensor(std::net::UdpSocket);
+pub struct Sensor(pub std::net::UdpSocket);
 
 impl Sensor {
     /// The address that the next datagram comes from.
