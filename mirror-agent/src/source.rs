@@ -5,6 +5,7 @@ use mirror_common::record::RecordHeader;
 
 use crate::stop::Stop;
 
+pub mod capture;
 pub mod live;
 pub mod ring;
 
