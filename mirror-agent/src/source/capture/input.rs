@@ -23,9 +23,12 @@ pub const STDIN: &str = "-";
 /// Compressed bytes read at once.
 const COMPRESSED_READ_LEN: usize = 64 * 1024;
 
-/// Decompressed bytes asked for at once. Where the compressed data is wrong, what was decompressed in the same
-/// call is lost: no more than this.
-const DECOMPRESSED_READ_LEN: usize = 32 * 1024;
+/// Decompressed bytes handed on at once, unless the capture ends before.
+const DECOMPRESSED_READ_LEN: usize = 64 * 1024;
+
+/// Decompressed bytes asked for at once. Decompressors do not tell what they have done in a call that fails, so
+/// that this much may be lost in front of data that is wrong.
+const DECOMPRESSED_STEP_LEN: usize = 4 * 1024;
 
 /// Binary logarithm of the longest window that a zstd frame may ask for: 128 MiB, the limit of the zstd tool.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
@@ -78,7 +81,7 @@ pub(super) fn open(path: &Path, consumed: Arc<AtomicU64>) -> anyhow::Result<impl
     Ok(Counted { file, consumed })
 }
 
-/// Counts what is read. Takes interrupted reads up again, as decompressors may not.
+/// Counts what is read.
 struct Counted {
     file: File,
     consumed: Arc<AtomicU64>,
@@ -86,14 +89,21 @@ struct Counted {
 
 impl Read for Counted {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(into)?;
+        self.consumed.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// Takes up interrupted reads again. Not every decompressor does.
+struct Uninterrupted(Box<dyn Read + Send>);
+
+impl Read for Uninterrupted {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.file.read(into) {
-                Ok(count) => {
-                    self.consumed.fetch_add(count as u64, Ordering::Relaxed);
-                    return Ok(count);
-                }
+            match self.0.read(into) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                result => return result,
             }
         }
     }
@@ -103,12 +113,14 @@ impl Read for Counted {
 pub(super) struct Input {
     bytes: Box<dyn Read + Send>,
     compression: Option<Compression>,
+    /// Comes up at the next read.
+    failure: Option<Reason>,
 }
 
 impl Input {
     /// Of what is not compressed, or not known to be yet.
     pub(super) fn plain(bytes: Box<dyn Read + Send>) -> Self {
-        Self { bytes, compression: None }
+        Self { bytes: Box::new(Uninterrupted(bytes)), compression: None, failure: None }
     }
 
     /// Decompresses from now on what is `start` and the bytes after it.
@@ -123,29 +135,47 @@ impl Input {
                 Box::new(decoder)
             }
         };
-        Ok(Self { bytes, compression: Some(compression) })
+        Ok(Self { bytes, compression: Some(compression), failure: None })
     }
 
     /// Reads some bytes; 0 at the end.
     pub(super) fn read(&mut self, into: &mut [u8]) -> Result<usize, Reason> {
         let Some(compression) = self.compression else {
-            return loop {
-                match self.bytes.read(into) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    result => break result.map_err(Reason::Read),
-                }
-            };
+            return self.bytes.read(into).map_err(Reason::Read);
         };
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         let len = into.len().min(DECOMPRESSED_READ_LEN);
-        self.bytes.read(&mut into[..len]).map_err(|error| {
-            // Errors of the file itself come from the operating system; decompressors have none of those.
-            if error.raw_os_error().is_some() {
-                Reason::Read(error)
-            } else if error.kind() == io::ErrorKind::UnexpectedEof {
-                Reason::CompressedCut(compression)
-            } else {
-                Reason::CompressedWrong(compression, error)
+        let mut filled = 0;
+        while filled < len {
+            let end = len.min(filled + DECOMPRESSED_STEP_LEN);
+            match self.bytes.read(&mut into[filled..end]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) => {
+                    self.failure = Some(failure(compression, error));
+                    break;
+                }
             }
-        })
+        }
+        match self.failure.take() {
+            Some(failure) if filled == 0 => Err(failure),
+            later => {
+                self.failure = later;
+                Ok(filled)
+            }
+        }
+    }
+}
+
+/// Tells an error of the file, which comes from the operating system, from one of the decompressor.
+fn failure(compression: Compression, error: io::Error) -> Reason {
+    if error.raw_os_error().is_some() {
+        Reason::Read(error)
+    } else if error.kind() == io::ErrorKind::UnexpectedEof {
+        Reason::CompressedCut(compression)
+    } else {
+        Reason::CompressedWrong(compression, error)
     }
 }
