@@ -16,7 +16,7 @@ use pcap_file::Endianness;
 
 pub use self::{
     damage::{Damage, Reason},
-    ethernet::{EthernetFrame, Unplayable},
+    ethernet::{EthernetFrame, MacAddress, PREFIX_LEN, SYNTHETIC_DESTINATION, SYNTHETIC_SOURCE, Unplayable},
     input::{Compression, STDIN},
 };
 use self::{input::Input, link_type::LinkType, pcap::Pcap, pcapng::PcapNg, window::Window};
@@ -50,6 +50,8 @@ pub const READ_LEN: usize = 256 * 1024;
 pub struct CaptureReader {
     window: Window,
     format: Format,
+    /// Whether the capture has ended, or reading has.
+    is_over: bool,
 }
 
 /// How far it is known what the capture is.
@@ -58,8 +60,6 @@ enum Format {
     Unknown,
     Pcap(Pcap),
     PcapNg(PcapNg),
-    /// The capture has ended, or reading has.
-    Over,
 }
 
 /// A packet, in the memory of its reader.
@@ -113,15 +113,14 @@ impl CaptureReader {
     /// the choice for speed.
     #[must_use]
     pub fn from_reader(bytes: Box<dyn Read + Send>, read_len: usize) -> Self {
-        Self { window: Window::new(Input::plain(bytes), read_len), format: Format::Unknown }
+        Self { window: Window::new(Input::plain(bytes), read_len), format: Format::Unknown, is_over: false }
     }
 
     /// Whether [`Self::next`] has to read from the input first, which may wait.
     #[must_use]
     pub fn needs_read(&self) -> bool {
         match &self.format {
-            Format::Over => false,
-            _ if self.window.has_ended() => false,
+            _ if self.is_over || self.window.has_ended() => false,
             Format::Unknown => true,
             Format::Pcap(pcap) => pcap.needs_read(&self.window),
             Format::PcapNg(pcapng) => pcapng.needs_read(&self.window),
@@ -131,13 +130,14 @@ impl CaptureReader {
     /// The next packet. `None` at the end of the capture, and ever after; also after an error.
     ///
     /// # Errors
-    /// Reading cannot go on. All packets before the damage have been returned.
+    /// Reading cannot go on. All packets before the damage have been returned, save that up to 4 KiB in front of
+    /// compressed data that is wrong may be lost: decompressors do not hand out what a failing call has done.
     #[allow(clippy::should_implement_trait, reason = "the packet borrows from the reader")]
     pub fn next(&mut self) -> Result<Option<Packet<'_>>, Damage> {
         let record = match self.record() {
             Ok(Some(record)) => record,
             end => {
-                self.format = Format::Over;
+                self.is_over = true;
                 return end.map(|_| None);
             }
         };
@@ -146,17 +146,22 @@ impl CaptureReader {
 
     #[inline]
     fn record(&mut self) -> Result<Option<Record>, Damage> {
+        if self.is_over {
+            return Ok(None);
+        }
         if matches!(self.format, Format::Unknown) {
             self.format = recognise(&mut self.window)?;
         }
         match &mut self.format {
             Format::Pcap(pcap) => pcap.next(&mut self.window),
             Format::PcapNg(pcapng) => pcapng.next(&mut self.window),
-            Format::Unknown | Format::Over => Ok(None),
+            // It has just been recognised.
+            Format::Unknown => Ok(None),
         }
     }
 
-    /// The name of an interface, as the capture tells it (if_name). `None` where it does not.
+    /// The name of an interface, as the capture tells it (if_name); no more than its first 255 bytes. `None`
+    /// where it does not tell, and before its description has been read.
     #[must_use]
     pub fn interface_name(&self, interface: u32) -> Option<&str> {
         match &self.format {

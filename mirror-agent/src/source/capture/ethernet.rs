@@ -13,11 +13,11 @@ use super::{
 };
 
 /// Receiver of a frame whose packet came with no Ethernet header: a locally administered address.
-pub const DESTINATION: MacAddress = [2, 0, 0, 0, 0, 2];
+pub const SYNTHETIC_DESTINATION: MacAddress = [2, 0, 0, 0, 0, 2];
 
 /// Sender of a frame whose packet came with neither an Ethernet header nor the sender's address: a locally
 /// administered address.
-pub const SOURCE: MacAddress = [2, 0, 0, 0, 0, 1];
+pub const SYNTHETIC_SOURCE: MacAddress = [2, 0, 0, 0, 0, 1];
 
 /// An Ethernet address, in the order of the wire.
 pub type MacAddress = [u8; 6];
@@ -145,14 +145,15 @@ fn made<'a>(record: &Record, data: &'a [u8]) -> Result<Made<'a>, Unplayable> {
             version => return Err(Unplayable::IpVersion(version.unwrap_or(0))),
         },
     };
-    let frame = EthernetFrame { prefix: header(DESTINATION, SOURCE, ethertype), rest: data };
+    let frame =
+        EthernetFrame { prefix: header(SYNTHETIC_DESTINATION, SYNTHETIC_SOURCE, ethertype), rest: data };
     Ok(Made { frame, taken_off: 0, direction: None })
 }
 
 fn cooked<'a>(record: &Record, cooked: Cooked<'a>) -> Result<Made<'a>, Unplayable> {
     let ethertype = cooked.ethertype(record.original_len - cooked.header_len as u32)?;
-    let destination = if cooked.is_broadcast() { cooked::BROADCAST } else { DESTINATION };
-    let prefix = header(destination, cooked.source.unwrap_or(SOURCE), ethertype);
+    let destination = if cooked.is_broadcast() { cooked::BROADCAST } else { SYNTHETIC_DESTINATION };
+    let prefix = header(destination, cooked.source.unwrap_or(SYNTHETIC_SOURCE), ethertype);
     Ok(Made {
         frame: EthernetFrame { prefix, rest: cooked.payload },
         taken_off: cooked.header_len,
@@ -176,7 +177,7 @@ fn loopback(link_type: LinkType, order: Endianness, data: &[u8]) -> Result<Made<
         10 | 24 | 28 | 30 => ethernet::IPV6,
         other => return Err(Unplayable::UnknownFamily(other)),
     };
-    let frame = EthernetFrame { prefix: header(DESTINATION, SOURCE, ethertype), rest };
+    let frame = EthernetFrame { prefix: header(SYNTHETIC_DESTINATION, SYNTHETIC_SOURCE, ethertype), rest };
     Ok(Made { frame, taken_off: FAMILY_LEN, direction: None })
 }
 

@@ -127,7 +127,7 @@ fn a_file_is_opened_and_its_bytes_are_counted() {
 #[test]
 fn a_fifo_is_read_like_a_file() {
     let path = temporary("fifo");
-    nix_fifo(&path);
+    make_fifo(&path);
     let mut capture = written::Written::pcap(true, false, written::ETHERNET);
     capture.record(1, 2, 60, &[7; 60]);
     let (bytes, target) = (capture.bytes, path.clone());
@@ -139,7 +139,7 @@ fn a_fifo_is_read_like_a_file() {
     std::fs::remove_file(&path).unwrap();
 }
 
-fn nix_fifo(path: &Path) {
+fn make_fifo(path: &Path) {
     let status = std::process::Command::new("mkfifo").arg(path).status().unwrap();
     assert!(status.success());
 }

@@ -181,3 +181,14 @@ fn minor_version_2_of_pcapng_is_that_of_0() {
     capture.bytes[15] = 2;
     assert_eq!(packets(&capture.bytes), []);
 }
+
+#[test]
+fn names_are_known_after_the_end() {
+    let mut capture = Written::pcapng(true);
+    capture.interface(ETHERNET, 0, &[(IF_NAME, b"eth0".to_vec())]);
+    let mut reader = CaptureReader::from_reader(Box::new(Cursor::new(capture.bytes)), READ_LEN);
+    assert_eq!(reader.interface_name(0), None);
+    assert!(reader.next().unwrap().is_none());
+    assert_eq!(reader.interface_name(0), Some("eth0"));
+    assert_eq!(reader.interface_name(1), None);
+}
