@@ -23,8 +23,19 @@ pub fn allowed() -> nix::Result<Vec<usize>> {
 ///
 /// What `sched_setaffinity` says, such as a processor that was taken away meanwhile.
 pub fn pin(cpu: usize) -> nix::Result<()> {
+    pin_to(&[cpu])
+}
+
+/// Keeps the calling thread on some processors.
+///
+/// # Errors
+///
+/// As for [`pin`].
+pub fn pin_to(cpus: &[usize]) -> nix::Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu)?;
+    for &cpu in cpus {
+        set.set(cpu)?;
+    }
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 

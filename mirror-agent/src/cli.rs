@@ -5,7 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use mirror_common::vxlan;
 
-/// Copies the traffic of network interfaces to a sensor (Zeek, Suricata, a recorder) in VXLAN over UDP.
+/// Copies the traffic of network interfaces, or of captures, to a sensor (Zeek, Suricata, a recorder) in VXLAN
+/// over UDP.
 ///
 /// Every frame is accounted for: the report at the end says how many were seen, and what became of each.
 #[derive(Debug, Parser)]
@@ -41,21 +42,37 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct MirrorArgs {
     /// Interface to mirror; repeatable
-    #[arg(short, long = "iface", value_name = "NAME", required = true)]
+    #[arg(short, long = "iface", value_name = "NAME", required_unless_present = "read")]
     pub ifaces: Vec<String>,
+    /// Capture to replay instead: pcap or pcapng, also gzip or zstd; - is standard input; repeatable, played
+    /// in order
+    #[arg(short, long, value_name = "FILE", conflicts_with = "ifaces")]
+    pub read: Vec<PathBuf>,
     /// Which way frames cross the interface
-    #[arg(long, value_enum, value_name = "WAY", default_value_t = Direction::Both)]
+    #[arg(long, value_enum, value_name = "WAY", default_value_t = Direction::Both, conflicts_with = "read")]
     pub direction: Direction,
     /// Sensor to send to: an address or a name, and a UDP port, 4789 unless given; an IPv6 address with a
-    /// port goes in brackets: [fd00::2]:4789
-    #[arg(short, long, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
-    pub dest: String,
-    /// VXLAN network identifier, 0 to 16777215
-    #[arg(long, value_name = "N", default_value_t = 4242, value_parser = clap::value_parser!(u32).range(0..=i64::from(vxlan::VNI_MAX)))]
-    pub vni: u32,
+    /// port goes in brackets: [fd00::2]:4789 [default: 127.0.0.1]
+    #[arg(short, long, value_name = "HOST[:PORT]")]
+    pub dest: Option<String>,
+    /// VXLAN network identifier, 0 to 16777215 [default: 4242]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(vxlan::VNI_MAX)))]
+    pub vni: Option<u32>,
+    /// How datagrams leave
+    #[arg(long, value_enum, value_name = "WAY", default_value_t = Transmit::Auto, conflicts_with = "write")]
+    pub transmit: Transmit,
     /// Write a capture (pcapng, nanoseconds) instead of sending, replacing FILE; - is standard output
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["dest", "vni"])]
+    #[arg(short, long, value_name = "FILE")]
     pub write: Option<PathBuf>,
+    /// With -w: write the datagrams that would go to --dest, headers and all, not the frames inside
+    #[arg(long, requires = "write")]
+    pub write_outer: bool,
+    /// How a replay is paced.
+    #[command(flatten)]
+    pub pacing: PacingArgs,
+    /// Replay the captures N times; 0 is for ever [default: 1]
+    #[arg(long = "loop", value_name = "N", allow_negative_numbers = true)]
+    pub passes: Option<u64>,
     /// When to stop, and what to say meanwhile.
     #[command(flatten)]
     pub run: RunArgs,
@@ -63,15 +80,37 @@ pub struct MirrorArgs {
     #[arg(long, value_enum, value_name = "FORM", default_value_t = ReportForm::Text)]
     pub report: ReportForm,
     /// Bytes of each ring between kernel and agent: a power of two from 128KiB to 1GiB
-    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = ring_size)]
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = ring_size, conflicts_with = "read")]
     pub ring_size: u32,
     /// Processors for the sending threads, one thread and ring each: 0,2-3 [default: half of them, at most
-    /// 4, from the last]
+    /// 4, from the last]; a replay and -w have one thread, on the first of them
     #[arg(long, value_name = "LIST", value_parser = cpu_list)]
     pub cpu: Option<CpuList>,
     /// For tests: which of the kernel's two ways of attaching to use
     #[arg(long, value_enum, default_value_t = Attach::Auto, hide = true)]
     pub attach: Attach,
+}
+
+/// How a replay is paced: at most one of these. The default is the capture's own timing, with `-w` top
+/// speed.
+#[derive(Args, Clone, Copy, Debug, Default)]
+#[group(multiple = false)]
+pub struct PacingArgs {
+    /// Replay X times as fast as it was captured [default: 1, with -w --topspeed]
+    #[arg(long, value_name = "X", value_parser = positive_number, allow_negative_numbers = true)]
+    pub speed: Option<f64>,
+    /// Replay N frames a second
+    #[arg(long, value_name = "N", value_parser = positive_number, allow_negative_numbers = true)]
+    pub pps: Option<f64>,
+    /// Replay N million bits of frames a second
+    #[arg(long, value_name = "N", value_parser = positive_number, allow_negative_numbers = true)]
+    pub mbps: Option<f64>,
+    /// Replay with a fixed gap between frames: 10us, 1ms
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub delay: Option<Duration>,
+    /// Replay as fast as possible
+    #[arg(long)]
+    pub topspeed: bool,
 }
 
 /// What the main job and `sink` have in common.
@@ -120,14 +159,15 @@ pub enum Attach {
 }
 
 /// `--transmit`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Transmit {
-    /// Straight to the card where that reaches the sensor, else through the host's stack
-    #[default]
+    /// In a replay straight to the network card where that reaches the sensor, else through the host's
+    /// stack
     Auto,
-    /// Straight to the card, or not at all
+    /// Straight to the network card, or not at all: faster; passes by the host's queues and filters, and
+    /// tcpdump on this host does not see it
     Packet,
-    /// Through the host's stack: its queues, filters and tcpdump see the datagrams
+    /// Through the host's stack
     Udp,
 }
 
@@ -152,6 +192,14 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
         return Err("must be longer than zero".into());
     }
     Ok(duration)
+}
+
+/// A number above zero, with or without a fraction.
+fn positive_number(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err("must be a number above 0".into()),
+    }
 }
 
 /// A number of bytes, with or without a unit: `65536`, `64KiB`, `16MiB`.
@@ -276,6 +324,40 @@ mod tests {
         assert_eq!(positive_duration("1m 30s").unwrap(), Duration::from_secs(90));
         for text in ["", "5", "0s", "-1s", "soon"] {
             assert!(positive_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn paces_are_above_zero() {
+        assert_eq!(positive_number("0.5"), Ok(0.5));
+        assert_eq!(positive_number("1e6"), Ok(1e6));
+        for text in ["", "0", "-1", "inf", "NaN", "x", "1s"] {
+            assert!(positive_number(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_source_and_one_pace() {
+        let parse = |line: &str| Cli::try_parse_from(format!("mirror-agent {line}").split(' '));
+        for line in [
+            "-r a.pcap",
+            "-r a.pcap -r b.pcap --speed 2",
+            "-r - --topspeed --loop 0",
+            "-r a -w b --write-outer --dest 10.0.0.2",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+        for line in [
+            "-r a.pcap -i eth0",
+            "-r a.pcap --direction ingress",
+            "-r a.pcap --ring-size 1MiB",
+            "-r a.pcap --speed 2 --pps 3",
+            "-r a.pcap --topspeed --delay 1ms",
+            "-r a.pcap --write-outer",
+            "-r a.pcap -w b --transmit udp",
+            "--topspeed",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
         }
     }
 

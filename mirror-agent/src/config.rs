@@ -2,24 +2,23 @@
 
 use std::{
     io::{self, IsTerminal as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use mirror_common::{record::Direction, vxlan};
 
 use crate::{
-    cli::{self, Attach, MirrorArgs, ReportForm},
+    cli::{self, Attach, MirrorArgs, PacingArgs, ReportForm, Transmit},
     output::pcapng,
+    source::{capture::STDIN, replay::pace::Pacing},
 };
 
 /// The main job.
 #[derive(Debug)]
 pub struct Config {
-    /// Interfaces by name, each once.
-    pub ifaces: Vec<String>,
-    /// One or both.
-    pub directions: Vec<Direction>,
+    /// Where frames come from.
+    pub source: Source,
     /// Where frames go.
     pub output: Output,
     /// Frames after which to stop.
@@ -32,29 +31,71 @@ pub struct Config {
     pub report: ReportForm,
     /// Whether standard output is taken by a capture, so that nothing else may go there.
     pub stdout_is_capture: bool,
-    /// Bytes of each ring: a power of two.
-    pub ring_size: u32,
-    /// Processors of the sending threads. As many rings as processors; never empty.
+    /// Processors of the sending threads, one each; never empty.
     pub cpus: Vec<usize>,
+}
+
+/// Where frames come from.
+#[derive(Debug)]
+pub enum Source {
+    /// Interfaces, as it happens.
+    Live(Live),
+    /// Captures.
+    Replay(Replay),
+}
+
+/// Interfaces, and how their traffic is taken.
+#[derive(Debug)]
+pub struct Live {
+    /// By name, each once.
+    pub ifaces: Vec<String>,
+    /// One or both.
+    pub directions: Vec<Direction>,
+    /// Bytes of each ring: a power of two. There are as many rings as processors.
+    pub ring_size: u32,
     /// How to attach.
     pub attach: Attach,
+}
+
+/// Captures, and how they are played.
+#[derive(Debug)]
+pub struct Replay {
+    /// In the order in which they are played; [`STDIN`] is standard input. Never empty.
+    pub files: Vec<PathBuf>,
+    /// When frames are due.
+    pub pacing: Pacing,
+    /// How often all files are played; 0 is for ever.
+    pub passes: u64,
 }
 
 /// Where frames go.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// To a sensor, in VXLAN.
-    Sensor {
-        /// Address or name.
-        host: String,
-        /// UDP port, not 0.
-        port: u16,
-        /// VXLAN network identifier, 24 bits.
-        vni: u32,
+    Sensor(Sensor, Transmit),
+    /// Into a capture.
+    File {
+        /// `-` is standard output.
+        path: PathBuf,
+        /// Whose datagrams are written; frames are where there is none.
+        outer: Option<Sensor>,
     },
-    /// Into a capture; `-` is standard output.
-    File(PathBuf),
 }
+
+/// A sensor as the user names it.
+#[derive(Clone, Debug)]
+pub struct Sensor {
+    /// Address or name.
+    pub host: String,
+    /// UDP port, not 0.
+    pub port: u16,
+    /// VXLAN network identifier, 24 bits.
+    pub vni: u32,
+}
+
+/// The sensor when none is named: this host.
+const DEFAULT_DEST: &str = "127.0.0.1";
+const DEFAULT_VNI: u32 = 4242;
 
 impl Config {
     /// Checks what the user typed against itself and against this machine's processors.
@@ -63,61 +104,138 @@ impl Config {
     ///
     /// One line: the option, its value, and what it should be.
     pub fn new(args: MirrorArgs) -> Result<Self, String> {
-        let mut ifaces: Vec<String> = Vec::new();
-        for name in args.ifaces {
-            if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0']) {
-                return Err(format!("--iface {name:?} cannot be an interface's name: 1 to 15 bytes"));
-            }
-            if !ifaces.contains(&name) {
-                ifaces.push(name);
-            }
-        }
-        let output = match args.write {
-            Some(path) => Output::File(path),
-            None => {
-                let (host, port) = cli::host_and_port(&args.dest, vxlan::PORT)
-                    .map_err(|error| format!("--dest {:?}: {error}", args.dest))?;
-                Output::Sensor { host, port, vni: args.vni }
-            }
-        };
-        let stdout_is_capture = matches!(&output, Output::File(path) if path.as_os_str() == pcapng::STDOUT);
+        let output = output(&args)?;
+        let to_file = matches!(output, Output::File { .. });
+        let stdout_is_capture =
+            matches!(&output, Output::File { path, .. } if path.as_os_str() == pcapng::STDOUT);
         if stdout_is_capture && io::stdout().is_terminal() {
             return Err("--write - would write to the terminal: pipe it on, or name a file".into());
         }
-        let allowed = crate::affinity::allowed()
-            .map_err(|error| format!("cannot find out which processors this process may use: {error}"))?;
-        let mut cpus = match &args.cpu {
-            None => default_cpus(&allowed),
-            Some(list) => {
-                if let Some(cpu) = list.iter().find(|cpu| !allowed.contains(cpu)) {
-                    let allowed: Vec<_> = allowed.iter().map(usize::to_string).collect();
-                    return Err(format!("--cpu {cpu}: this process may use {}", allowed.join(",")));
-                }
-                list.to_vec()
-            }
-        };
-        if matches!(output, Output::File(_)) {
-            // One thread writes one file: its order is the kernel's order over all flows.
+        let mut cpus = cpus(args.cpu.as_deref())?;
+        if to_file || !args.read.is_empty() {
+            // One thread writes one file, or plays one: its order is that over all flows.
             cpus.truncate(1);
         }
+        let source = if args.read.is_empty() {
+            if let Some(option) = of_replay(&args) {
+                return Err(format!("{option} is for replaying captures (--read), and --iface is not one"));
+            }
+            Source::Live(Live {
+                ifaces: interfaces(args.ifaces)?,
+                directions: match args.direction {
+                    cli::Direction::Both => Direction::ALL.to_vec(),
+                    cli::Direction::Ingress => vec![Direction::Ingress],
+                    cli::Direction::Egress => vec![Direction::Egress],
+                },
+                ring_size: args.ring_size,
+                attach: args.attach,
+            })
+        } else {
+            let passes = args.passes.unwrap_or(1);
+            check_standard_input(&args.read, passes)?;
+            Source::Replay(Replay { files: args.read, pacing: pacing(args.pacing, to_file), passes })
+        };
         Ok(Self {
-            ifaces,
-            directions: match args.direction {
-                cli::Direction::Both => Direction::ALL.to_vec(),
-                cli::Direction::Ingress => vec![Direction::Ingress],
-                cli::Direction::Egress => vec![Direction::Egress],
-            },
+            source,
             output,
             limit: args.run.limit,
             duration: args.run.duration,
             stats_interval: args.run.stats_interval,
             report: args.report,
             stdout_is_capture,
-            ring_size: args.ring_size,
             cpus,
-            attach: args.attach,
         })
     }
+}
+
+fn output(args: &MirrorArgs) -> Result<Output, String> {
+    let sensor = || {
+        let dest = args.dest.as_deref().unwrap_or(DEFAULT_DEST);
+        let (host, port) =
+            cli::host_and_port(dest, vxlan::PORT).map_err(|error| format!("--dest {dest:?}: {error}"))?;
+        Ok::<_, String>(Sensor { host, port, vni: args.vni.unwrap_or(DEFAULT_VNI) })
+    };
+    let Some(path) = &args.write else {
+        let transmit = match args.transmit {
+            // What goes straight to the card passes by the hooks on the way, which count it as `own`.
+            Transmit::Auto if args.read.is_empty() => Transmit::Udp,
+            transmit => transmit,
+        };
+        return Ok(Output::Sensor(sensor()?, transmit));
+    };
+    if !args.write_outer && (args.dest.is_some() || args.vni.is_some()) {
+        return Err(
+            "--write keeps the frames only, for which --dest and --vni mean nothing: leave them out, \
+                    or add --write-outer"
+                .into(),
+        );
+    }
+    let outer = if args.write_outer { Some(sensor()?) } else { None };
+    Ok(Output::File { path: path.clone(), outer })
+}
+
+fn interfaces(names: Vec<String>) -> Result<Vec<String>, String> {
+    let mut ifaces: Vec<String> = Vec::new();
+    for name in names {
+        if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0']) {
+            return Err(format!("--iface {name:?} cannot be an interface's name: 1 to 15 bytes"));
+        }
+        if !ifaces.contains(&name) {
+            ifaces.push(name);
+        }
+    }
+    Ok(ifaces)
+}
+
+/// An option that was given and says something of a replay only.
+fn of_replay(args: &MirrorArgs) -> Option<&'static str> {
+    let PacingArgs { speed, pps, mbps, delay, topspeed } = args.pacing;
+    [
+        ("--speed", speed.is_some()),
+        ("--pps", pps.is_some()),
+        ("--mbps", mbps.is_some()),
+        ("--delay", delay.is_some()),
+        ("--topspeed", topspeed),
+        ("--loop", args.passes.is_some()),
+    ]
+    .into_iter()
+    .find_map(|(option, is_given)| is_given.then_some(option))
+}
+
+/// Standard input can be read only once.
+fn check_standard_input(files: &[PathBuf], passes: u64) -> Result<(), String> {
+    match files.iter().filter(|path| *path == Path::new(STDIN)).count() {
+        0 => Ok(()),
+        1 if passes == 1 => Ok(()),
+        1 => Err(format!("--loop {passes}: standard input (--read -) can be played once only")),
+        _ => Err("--read - is given twice: standard input can be played once only".into()),
+    }
+}
+
+fn pacing(args: PacingArgs, to_file: bool) -> Pacing {
+    match args {
+        PacingArgs { speed: Some(factor), .. } => Pacing::Speed(factor),
+        PacingArgs { pps: Some(rate), .. } => Pacing::FramesPerSecond(rate),
+        PacingArgs { mbps: Some(rate), .. } => Pacing::MegabitsPerSecond(rate),
+        PacingArgs { delay: Some(gap), .. } => Pacing::Gap(gap),
+        PacingArgs { topspeed: true, .. } => Pacing::TopSpeed,
+        // Who converts a capture does not want to wait as long as it took.
+        _ if to_file => Pacing::TopSpeed,
+        _ => Pacing::Speed(1.0),
+    }
+}
+
+fn cpus(list: Option<&[usize]>) -> Result<Vec<usize>, String> {
+    let allowed = crate::affinity::allowed()
+        .map_err(|error| format!("cannot find out which processors this process may use: {error}"))?;
+    let Some(list) = list else {
+        return Ok(default_cpus(&allowed));
+    };
+    if let Some(cpu) = list.iter().find(|cpu| !allowed.contains(cpu)) {
+        let allowed: Vec<_> = allowed.iter().map(usize::to_string).collect();
+        return Err(format!("--cpu {cpu}: this process may use {}", allowed.join(",")));
+    }
+    Ok(list.to_vec())
 }
 
 /// Half of the processors, so that the other half serves the host, and at most 4; from the last, because
@@ -129,7 +247,15 @@ fn default_cpus(allowed: &[usize]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use clap::Parser as _;
+
     use super::*;
+
+    fn config(line: &str) -> Result<Config, String> {
+        let line = format!("mirror-agent {line}");
+        Config::new(cli::Cli::try_parse_from(line.split(' ')).unwrap().mirror)
+    }
 
     #[test]
     fn threads_leave_processors_to_the_host() {
@@ -137,5 +263,65 @@ mod tests {
         assert_eq!(default_cpus(&[0, 1]), [1]);
         assert_eq!(default_cpus(&[2, 3, 6, 7]), [7, 6]);
         assert_eq!(default_cpus(&(0..64).collect::<Vec<_>>()), [63, 62, 61, 60]);
+    }
+
+    #[test]
+    fn a_replay_keeps_the_captures_timing_and_a_conversion_does_not_wait() {
+        for (line, expected) in [
+            ("-r a", Pacing::Speed(1.0)),
+            ("-r a -w b", Pacing::TopSpeed),
+            ("-r a -w b --speed 2", Pacing::Speed(2.0)),
+            ("-r a --pps 7", Pacing::FramesPerSecond(7.0)),
+            ("-r a --mbps 7.5", Pacing::MegabitsPerSecond(7.5)),
+            ("-r a --delay 7us", Pacing::Gap(Duration::from_micros(7))),
+            ("-r a --topspeed", Pacing::TopSpeed),
+        ] {
+            match config(line).unwrap().source {
+                Source::Replay(replay) => assert_eq!(replay.pacing, expected, "{line}"),
+                Source::Live(live) => panic!("{line}: {live:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn live_traffic_has_no_pace() {
+        for line in ["-i eth0 --pps 3", "-i eth0 --topspeed", "-i eth0 --loop 2", "-i eth0 --speed 1"] {
+            assert!(config(line).unwrap_err().contains("--read"), "{line}");
+        }
+    }
+
+    #[test]
+    fn live_traffic_goes_through_the_hosts_stack_unless_asked_otherwise() {
+        for (line, expected) in [
+            ("-i eth0", Transmit::Udp),
+            ("-i eth0 --transmit packet", Transmit::Packet),
+            ("-r a", Transmit::Auto),
+            ("-r a --transmit udp", Transmit::Udp),
+        ] {
+            match config(line).unwrap().output {
+                Output::Sensor(_, transmit) => assert_eq!(transmit, expected, "{line}"),
+                Output::File { .. } => panic!("{line}"),
+            }
+        }
+    }
+
+    #[test]
+    fn standard_input_is_played_once() {
+        assert!(config("-r -").is_ok());
+        assert!(config("-r a -r -").is_ok());
+        assert!(config("-r - --loop 2").unwrap_err().contains("--loop 2"));
+        assert!(config("-r - --loop 0").is_err());
+        assert!(config("-r - -r -").is_err());
+    }
+
+    #[test]
+    fn frames_in_a_capture_have_no_sensor() {
+        assert!(config("-r a -w b --dest 10.0.0.2").unwrap_err().contains("--write-outer"));
+        assert!(config("-i eth0 -w b --vni 1").is_err());
+        let Output::File { outer: Some(sensor), .. } = config("-r a -w b --write-outer").unwrap().output
+        else {
+            panic!("the datagrams have a sensor");
+        };
+        assert_eq!((sensor.host.as_str(), sensor.port, sensor.vni), ("127.0.0.1", 4789, 4242));
     }
 }

@@ -58,6 +58,8 @@ const ERRNOS: usize = 134;
 pub struct OutputCounters {
     /// Frames handed over.
     pub sent: Count,
+    /// Of the frames handed over, those of which fewer bytes were there than on the wire.
+    pub truncated: Count,
     /// Frames given up.
     pub send_failed: Count,
     /// Datagrams handed over; 0 when writing a file.
@@ -73,6 +75,7 @@ impl Default for OutputCounters {
     fn default() -> Self {
         Self {
             sent: Count::default(),
+            truncated: Count::default(),
             send_failed: Count::default(),
             datagrams: Count::default(),
             bytes: Count::default(),
@@ -109,6 +112,11 @@ impl Count {
     /// Adds; only the owning thread may.
     pub fn add(&self, count: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Replaces the count; only the owning thread may.
+    pub fn set(&self, count: u64) {
+        self.0.store(count, Ordering::Relaxed);
     }
 
     /// The count so far.

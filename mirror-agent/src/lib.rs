@@ -1,8 +1,8 @@
 //! The mirroring agent's library.
 //!
-//! A frame's way: [`source`] takes it out of a ring, [`encap`] makes what goes in front of it, [`output`]
+//! A frame's way: [`source`] takes it out of a ring or a capture, [`encap`] makes what goes in front of it, [`output`]
 //! sends it or writes it down; [`worker`] is the thread that it happens on. Beside that way: [`kernel`]
-//! (load, attach, detach, maps), [`live`] (the control plane), [`ledger`] (counts), [`report`].
+//! (load, attach, detach, maps), [`run`] (the control plane), [`ledger`] (counts), [`report`].
 
 pub mod affinity;
 pub mod cli;
@@ -13,12 +13,12 @@ pub mod kernel;
 pub mod ledger;
 pub mod limit;
 pub mod links;
-pub mod live;
 pub mod mapping;
 pub mod names;
 pub mod output;
 pub mod privileges;
 pub mod report;
+pub mod run;
 pub mod sensor;
 pub mod signals;
 pub mod sink;

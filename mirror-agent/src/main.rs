@@ -7,7 +7,7 @@ use log::LevelFilter;
 use mirror_agent::{
     cli::{Cli, Command},
     config::Config,
-    console, live, sink,
+    console, run, sink,
 };
 
 /// Something failed at run time.
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Sink(args)) => sink::run(args),
         None => match Config::new(cli.mirror) {
-            Ok(config) => live::run(config),
+            Ok(config) => run::run(config),
             Err(error) => return fail(USAGE, &error),
         },
     };

@@ -15,10 +15,10 @@ impl Names {
         self.lock().entry(ifindex).or_insert_with(|| name.to_string());
     }
 
-    /// The name, or the number where nobody learnt one.
+    /// The name. `None` where nobody learnt one: captures need not name their interfaces.
     #[must_use]
-    pub fn get(&self, ifindex: u32) -> String {
-        self.lock().get(&ifindex).cloned().unwrap_or_else(|| ifindex.to_string())
+    pub fn get(&self, ifindex: u32) -> Option<String> {
+        self.lock().get(&ifindex).cloned()
     }
 
     /// All numbers and names.

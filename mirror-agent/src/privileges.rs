@@ -25,19 +25,19 @@ const LIVE: [Need; 3] = [
 const SEND: Need =
     Need { capability: CAP_NET_RAW, name: "CAP_NET_RAW", purpose: "to send from any source port" };
 
-/// Checks that live traffic can be mirrored, and sent if `sends`.
+/// Checks that traffic can be seen if `is_live`, and sent if `sends`.
 ///
 /// # Errors
 ///
 /// Names the capabilities that are missing and what each is for.
-pub fn require(sends: bool) -> Result<()> {
+pub fn require(is_live: bool, sends: bool) -> Result<()> {
     let status = fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .context("/proc/self/status has no CapEff line")?;
-    let missing = missing(effective, sends);
+    let missing = missing(effective, is_live, sends);
     if missing.is_empty() {
         return Ok(());
     }
@@ -45,9 +45,10 @@ pub fn require(sends: bool) -> Result<()> {
     bail!("missing {}: run as root, or grant what is missing", list.join(", "))
 }
 
-fn missing(effective: u64, sends: bool) -> Vec<Need> {
+fn missing(effective: u64, is_live: bool, sends: bool) -> Vec<Need> {
     let has = |capability: u8| effective & (1 << capability) != 0;
     LIVE.into_iter()
+        .filter(|_| is_live)
         .chain(sends.then_some(SEND))
         // The kernel takes CAP_SYS_ADMIN for the two that were split off from it in Linux 5.8.
         .filter(|need| {
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     fn names(effective: u64, sends: bool) -> Vec<&'static str> {
-        missing(effective, sends).iter().map(|need| need.name).collect()
+        missing(effective, true, sends).iter().map(|need| need.name).collect()
     }
 
     #[test]
@@ -69,6 +70,8 @@ mod tests {
         assert_eq!(names(u64::MAX, true), [""; 0]);
         assert_eq!(names(0, true), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN", "CAP_NET_RAW"]);
         assert_eq!(names(0, false), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
+        assert!(missing(0, false, false).is_empty(), "from a capture to a capture");
+        assert_eq!(missing(0, false, true).len(), 1, "a replay only sends");
         assert_eq!(names(1 << CAP_SYS_ADMIN | 1 << CAP_NET_ADMIN, true), ["CAP_NET_RAW"]);
     }
 }

@@ -14,19 +14,19 @@ use crate::ledger::Ledger;
 pub struct Report {
     /// Version of this form: 1.
     pub schema: u32,
-    /// How frames reach the output: `ring`.
+    /// How frames reach the output: `ring`, or `replay` from captures.
     pub mode: &'static str,
-    /// Where the kernel programs sit: `tc`.
+    /// Where the kernel programs sit: `tc`; `none` in a replay.
     pub hook: &'static str,
     /// What frames are sent in: `vxlan`, or `none` in a capture.
     pub encap: &'static str,
-    /// From the first hook attached to the last one detached.
+    /// From the first hook attached to the last one detached; of a replay, until its last frame.
     pub duration_s: f64,
-    /// What each interface's hooks saw.
+    /// What each interface's hooks saw, or what was taken from each capture.
     pub interfaces: Vec<InterfaceReport>,
     /// What became of all frames.
     pub frames: Ledger,
-    /// Sent frames that were cut.
+    /// Sent frames that were cut, here or, in a replay, when they were captured.
     pub truncated: u64,
     /// Datagrams handed to the network.
     pub datagrams_sent: u64,
@@ -36,6 +36,20 @@ pub struct Report {
     pub send_errors: BTreeMap<String, u64>,
     /// What went to each sensor.
     pub destinations: Vec<DestinationReport>,
+    /// Only of a replay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayReport>,
+}
+
+/// How a replay went.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplayReport {
+    /// Passes over all captures that were completed.
+    pub passes: u64,
+    /// Frames with an earlier time than the frame before them in the capture.
+    pub backward_timestamps: u64,
+    /// The longest time that a frame was late against the pacing asked for.
+    pub late_ms: f64,
 }
 
 /// One interface's part.
@@ -60,6 +74,9 @@ pub struct DestinationReport {
     pub bytes: u64,
 }
 
+/// From here on a reader has to know that the pacing was not kept.
+const LATE_MS: f64 = 1.0;
+
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Ledger { seen, own, sent, .. } = self.frames;
@@ -79,6 +96,21 @@ impl Display for Report {
         }
         for (name, count) in losses(&self.frames) {
             writeln!(f, "  {count:>12} lost: {name}")?;
+        }
+        if self.truncated > 0 {
+            writeln!(f, "  {:>12} of those sent were cut", self.truncated)?;
+        }
+        if let Some(replay) = &self.replay {
+            if replay.backward_timestamps > 0 {
+                let count = replay.backward_timestamps;
+                writeln!(
+                    f,
+                    "  {count:>12} times the capture's clock went back: sent in the capture's order"
+                )?;
+            }
+            if replay.late_ms >= LATE_MS {
+                writeln!(f, "  {:>12.3} ms behind the pacing asked for, at most", replay.late_ms)?;
+            }
         }
         for (name, count) in &self.send_errors {
             writeln!(f, "  {count:>12} times {name} from the output")?;

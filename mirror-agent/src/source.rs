@@ -7,6 +7,7 @@ use crate::stop::Stop;
 
 pub mod capture;
 pub mod live;
+pub mod replay;
 pub mod ring;
 
 /// Frames handed out at once: enough to make a system call's own cost small, few enough to stay in the

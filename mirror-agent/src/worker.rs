@@ -15,6 +15,8 @@ use crate::{affinity, ledger::OutputCounters, limit::Limit, output::Output, sour
 pub enum Event {
     /// `--limit` is used up.
     LimitReached,
+    /// There is nothing left to send.
+    SourceEnded,
     /// The kernel or the network refused something for the first time.
     FirstRefusal,
     /// The output is gone for good.
@@ -61,7 +63,7 @@ impl<S: Source + Send + 'static, O: Output + Send + 'static> Worker<S, O> {
     fn run(&mut self) {
         let mut output_works = true;
         let mut told = false;
-        loop {
+        while !self.source.is_over(&self.stop) {
             if !told && self.counters.refusals.get() > 0 {
                 told = true;
                 // Nobody listens any more once the agent stops.
@@ -75,11 +77,16 @@ impl<S: Source + Send + 'static, O: Output + Send + 'static> Worker<S, O> {
                 let result = self.output.flush(&self.counters);
                 output_works = self.check(result);
             }
-            if self.source.is_over(&self.stop) {
-                return;
+            if !self.source.is_over(&self.stop) {
+                self.source.wait(&self.stop);
             }
-            self.source.wait(&self.stop);
         }
+        if output_works {
+            let result = self.output.flush(&self.counters);
+            self.check(result);
+        }
+        // Nobody listens any more once the agent stops.
+        let _ = self.events.send(Event::SourceEnded);
     }
 
     /// Hands over one batch. `None` where there is none.
@@ -95,12 +102,17 @@ impl<S: Source + Send + 'static, O: Output + Send + 'static> Worker<S, O> {
                 }
             };
             let frames = &batch.frames[..allowed];
+            let failed_before = self.counters.send_failed.get();
             let result = if output_works && !self.stop.gives_up() {
                 self.output.send(frames, &self.counters)
             } else {
                 self.counters.send_failed.add(frames.len() as u64);
                 Ok(())
             };
+            let cut = frames.iter().filter(|frame| frame.header.captured_len < frame.header.original_len);
+            // Which of the frames failed is not known; none is counted as cut that was not sent.
+            let failed = self.counters.send_failed.get() - failed_before;
+            self.counters.truncated.add((cut.count() as u64).saturating_sub(failed));
             if allowed > 0 && self.limit.as_ref().is_some_and(|limit| limit.is_reached()) {
                 // Nobody listens any more once the agent stops.
                 let _ = self.events.send(Event::LimitReached);

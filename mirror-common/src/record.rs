@@ -26,16 +26,19 @@ impl Direction {
     }
 }
 
+/// Stands for a [`Direction`] in a [`RecordHeader`] where none is known, as in most captures.
+pub const DIRECTION_UNKNOWN: u32 = 2;
+
 /// What stands in front of each frame in a ring. All integers in host order.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecordHeader {
     /// `CLOCK_MONOTONIC` at capture in nanoseconds; 0 where nobody asked for it
-    /// ([`Settings::time_stamps`](crate::settings::Settings::time_stamps)).
+    /// ([`Settings::time_stamps`](crate::settings::Settings::time_stamps)). In a replay: since 1970.
     pub time_ns: u64,
-    /// The interface's number.
+    /// The interface's number. In a replay: its number among those of all captures.
     pub ifindex: u32,
-    /// [`Direction`] as a number.
+    /// [`Direction`] as a number, or [`DIRECTION_UNKNOWN`].
     pub direction: u32,
     /// [`flow::hash`](crate::flow::hash).
     pub flow_hash: u32,

@@ -1,6 +1,10 @@
-//! Writes frames to a capture instead of sending them.
+//! Writes frames, or the datagrams that would carry them, to a capture instead of sending them.
 
-use std::{collections::HashMap, io};
+use std::{
+    collections::HashMap,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use mirror_common::record;
 use nix::time::{ClockId, clock_gettime};
@@ -9,12 +13,53 @@ use super::{
     Output,
     pcapng::{self, CaptureWriter, Direction, Target},
 };
-use crate::{ledger::OutputCounters, names::Names, source::Frame};
+use crate::{
+    encap::outer::Outer,
+    ledger::OutputCounters,
+    names::Names,
+    source::{
+        Frame,
+        capture::{SYNTHETIC_DESTINATION, SYNTHETIC_SOURCE},
+    },
+};
 
-/// A capture with the mirrored interfaces' names.
+/// What frames' times are told by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// `CLOCK_MONOTONIC`, as the hooks read it.
+    Monotonic,
+    /// Nanoseconds since 1970, as captures have them.
+    Epoch,
+}
+
+/// What is written down.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// The mirrored frames.
+    Frames,
+    /// The datagrams that a sensor would get, with headers that this agent makes up: the same input makes
+    /// the same file on every host.
+    Datagrams(Outer),
+}
+
+impl Content {
+    /// The datagrams for `sensor`. They come from documentation addresses (RFC 5737, RFC 3849) and
+    /// locally administered MAC addresses, since what a host would send from is not the capture's matter.
+    #[must_use]
+    pub fn datagrams_to(sensor: SocketAddr, vni: u32) -> Option<Self> {
+        const SOURCE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+        const SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+        let source = if sensor.is_ipv4() { SOURCE_V4.into() } else { SOURCE_V6.into() };
+        Outer::new(SYNTHETIC_SOURCE, SYNTHETIC_DESTINATION, source, sensor, vni).map(Self::Datagrams)
+    }
+}
+
+/// A capture with the names of the interfaces that frames come from.
 pub struct Capture {
     writer: CaptureWriter,
+    content: Content,
     names: Names,
+    clock: Clock,
     /// Numbers in the capture by the kernel's numbers.
     interfaces: HashMap<u32, u32>,
     /// Frames that were written and not yet flushed: nobody can say that they arrived.
@@ -31,8 +76,9 @@ impl Capture {
     /// # Errors
     ///
     /// Those of the file.
-    pub fn begin(target: Target, names: Names) -> io::Result<Self> {
-        Ok(Self { writer: target.begin()?, names, interfaces: HashMap::new(), unflushed: 0 })
+    pub fn begin(target: Target, content: Content, names: Names, clock: Clock) -> io::Result<Self> {
+        let writer = target.begin()?;
+        Ok(Self { writer, content, names, clock, interfaces: HashMap::new(), unflushed: 0 })
     }
 
     fn write(&mut self, frame: &Frame<'_>, since_epoch_ns: i64) -> io::Result<()> {
@@ -40,12 +86,12 @@ impl Capture {
         let interface = match self.interfaces.get(&header.ifindex) {
             Some(&interface) => interface,
             None => {
-                let interface = self.writer.add_interface(&self.names.get(header.ifindex))?;
+                let interface = self.writer.add_interface(self.names.get(header.ifindex).as_deref())?;
                 self.interfaces.insert(header.ifindex, interface);
                 interface
             }
         };
-        self.writer.write_frame(&pcapng::Frame {
+        let written = pcapng::Frame {
             interface,
             time_ns: header.time_ns.saturating_add_signed(since_epoch_ns),
             direction: match record::Direction::from_number(header.direction) {
@@ -55,6 +101,20 @@ impl Capture {
             },
             original_len: header.original_len,
             data: &[frame.bytes],
+        };
+        let Content::Datagrams(outer) = &self.content else {
+            return self.writer.write_frame(&written);
+        };
+        // In one piece, as no link would carry it; without fragments its number means nothing.
+        let packet = outer
+            .packets(header.flow_hash, frame.bytes, usize::MAX, 0)
+            .and_then(|mut packets| packets.next())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "frame too long for a datagram"))?;
+        self.writer.write_frame(&pcapng::Frame {
+            // Below 2^17: a datagram has 16 bits of length.
+            original_len: packet.length() as u32,
+            data: &[packet.header(), frame.bytes],
+            ..written
         })
     }
 
@@ -67,7 +127,10 @@ impl Capture {
 
 impl Output for Capture {
     fn send(&mut self, frames: &[Frame<'_>], counters: &OutputCounters) -> io::Result<()> {
-        let since_epoch_ns = epoch_minus_monotonic_ns();
+        let since_epoch_ns = match self.clock {
+            Clock::Monotonic => epoch_minus_monotonic_ns(),
+            Clock::Epoch => 0,
+        };
         for (done, frame) in frames.iter().enumerate() {
             if let Err(error) = self.write(frame, since_epoch_ns) {
                 counters.error(error.raw_os_error().unwrap_or(0));
@@ -83,7 +146,7 @@ impl Output for Capture {
         if self.interfaces.is_empty() {
             // libpcap refuses a capture with no interface, and this may stay one with no frame.
             for (ifindex, name) in self.names.all() {
-                let interface = self.writer.add_interface(&name)?;
+                let interface = self.writer.add_interface(Some(&name))?;
                 self.interfaces.insert(ifindex, interface);
             }
         }

@@ -8,7 +8,7 @@
 
 use std::{
     borrow::Cow,
-    fs::File,
+    fs::{File, Metadata},
     io::{self, BufWriter, Write},
     os::fd::{AsFd, BorrowedFd},
     path::Path,
@@ -85,6 +85,14 @@ impl Target {
         Ok(Self { file, is_stdout })
     }
 
+    /// What the file system knows of it.
+    ///
+    /// # Errors
+    /// Those of fstat(2).
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
+    }
+
     /// Replaces what was there by a capture's header.
     ///
     /// # Errors
@@ -111,17 +119,17 @@ impl<W: Write> CaptureWriter<W> {
         Ok(Self { blocks })
     }
 
-    /// Adds an Ethernet interface and returns its number, for [`Frame::interface`]. Frames may come before it.
+    /// Adds an Ethernet interface, with a name where it has one, and returns its number, for
+    /// [`Frame::interface`]. Frames may come before it.
     ///
     /// # Errors
     /// Those of the file; `InvalidInput` for a name longer than 65,535 bytes.
-    pub fn add_interface(&mut self, name: &str) -> io::Result<u32> {
+    pub fn add_interface(&mut self, name: Option<&str>) -> io::Result<u32> {
         let number = self.interface_count();
         let mut interface = InterfaceDescriptionBlock::new(DataLink::ETHERNET, 0);
-        interface.options = vec![
-            InterfaceDescriptionOption::IfName(Cow::Borrowed(name)),
-            InterfaceDescriptionOption::IfTsResol(InterfaceTsResolution::NANO),
-        ];
+        let name = name.map(|name| InterfaceDescriptionOption::IfName(Cow::Borrowed(name)));
+        let resolution = InterfaceDescriptionOption::IfTsResol(InterfaceTsResolution::NANO);
+        interface.options = name.into_iter().chain([resolution]).collect();
         self.blocks.write_pcapng_block(interface).map_err(into_io)?;
         Ok(number)
     }

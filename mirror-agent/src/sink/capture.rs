@@ -37,7 +37,7 @@ impl Capture {
         let interface = match self.interfaces.get(&vni) {
             Some(&number) => number,
             None => {
-                let number = self.writer.add_interface(&format!("vxlan{vni}"))?;
+                let number = self.writer.add_interface(Some(&format!("vxlan{vni}")))?;
                 self.interfaces.insert(vni, number);
                 number
             }
@@ -68,7 +68,7 @@ impl Capture {
     pub fn finish(mut self) -> io::Result<()> {
         if self.interfaces.is_empty() {
             // libpcap refuses a capture with no interface; it is to show that there was nothing.
-            self.writer.add_interface("vxlan")?;
+            self.writer.add_interface(Some("vxlan"))?;
         }
         self.writer.flush()
     }

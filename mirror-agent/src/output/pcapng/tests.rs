@@ -49,11 +49,11 @@ fn frame<'a>(data: &'a [&'a [u8]]) -> Frame<'a> {
 #[test]
 fn a_frame_in_parts_is_one_block() {
     let mut capture = capture();
-    assert_eq!(capture.add_interface("eth0").unwrap(), 0);
+    assert_eq!(capture.add_interface(Some("eth0")).unwrap(), 0);
     let header = bytes(capture).len();
 
     let mut capture = self::capture();
-    capture.add_interface("eth0").unwrap();
+    capture.add_interface(Some("eth0")).unwrap();
     let sent = Frame {
         interface: 0,
         time_ns: 0x0102_0304_0506_0708,
@@ -77,9 +77,9 @@ fn a_frame_in_parts_is_one_block() {
 #[test]
 fn interfaces_may_come_after_frames() {
     let mut capture = capture();
-    capture.add_interface("first").unwrap();
+    capture.add_interface(Some("first")).unwrap();
     capture.write_frame(&frame(&[b"one"])).unwrap();
-    let second = capture.add_interface("second").unwrap();
+    let second = capture.add_interface(Some("second")).unwrap();
     capture.write_frame(&Frame { interface: second, ..frame(&[b"two"]) }).unwrap();
     let seen = read_back(&bytes(capture));
     assert_eq!(seen[0], ("first".into(), 1, None, 60, b"one".to_vec()));
@@ -91,9 +91,9 @@ fn what_no_reader_would_take_is_refused_and_nothing_written() {
     let mut capture = capture();
     let refused = |result: io::Result<()>| result.unwrap_err().kind() == io::ErrorKind::InvalidInput;
     assert!(refused(capture.write_frame(&frame(&[b"no interface yet"]))));
-    capture.add_interface("eth0").unwrap();
+    capture.add_interface(Some("eth0")).unwrap();
     assert!(refused(capture.write_frame(&frame(&[&[0; 61]]))), "more captured than there was");
-    assert!(refused(capture.add_interface(&"x".repeat(70_000)).map(drop)));
+    assert!(refused(capture.add_interface(Some(&"x".repeat(70_000))).map(drop)));
     assert_eq!(capture.interface_count(), 1);
     capture.write_frame(&frame(&[b"good"])).unwrap();
     assert_eq!(read_back(&bytes(capture)).len(), 1);
@@ -102,7 +102,7 @@ fn what_no_reader_would_take_is_refused_and_nothing_written() {
 #[test]
 fn a_full_disk_is_reported_by_flush() {
     let mut capture = CaptureWriter::new(File::create("/dev/full").unwrap()).unwrap();
-    capture.add_interface("eth0").unwrap();
+    capture.add_interface(Some("eth0")).unwrap();
     capture.write_frame(&frame(&[b"data"])).unwrap();
     assert_eq!(capture.flush().unwrap_err().kind(), io::ErrorKind::StorageFull);
 }
@@ -136,7 +136,7 @@ proptest! {
         let write = || {
             let mut capture = capture();
             for name in names {
-                capture.add_interface(name).unwrap();
+                capture.add_interface(Some(name)).unwrap();
             }
             for (interface, time_ns, direction, data, cut_off, split) in &frames {
                 let (head, tail) = data.split_at(*split);

@@ -103,20 +103,16 @@ impl std::error::Error for Damage {}
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // These are about the file, not about a place in it.
-        if !matches!(self.reason, Reason::Empty | Reason::NotACapture(_)) {
-            write!(f, "at byte {}: ", self.position)?;
-        }
-        self.reason.fmt(f)
+        write!(f, "at byte {}: {}", self.position, self.reason)
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("is empty"),
+            Self::Empty => f.write_str("the input is empty"),
             Self::NotACapture(start) => {
-                f.write_str("is not a capture: it starts with")?;
+                f.write_str("the input is not a capture: it starts with")?;
                 start.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
             }
             Self::Version { format, major, minor } => {

@@ -32,12 +32,18 @@ fn members_and_frames_are_one_capture() {
 
 #[test]
 fn compressed_nothing() {
-    assert_eq!(damage(&gzip(&[])).1, "is empty");
-    assert_eq!(damage(&zstd(&[])).1, "is empty");
-    assert_eq!(damage(&zstd_skippable(&[1, 2, 3])).1, "is empty");
-    assert_eq!(damage(&zstd(b"hello")).1, "is not a capture: it starts with 68 65 6c 6c");
+    assert_eq!(damage(&gzip(&[])).1, "at byte 0: the input is empty");
+    assert_eq!(damage(&zstd(&[])).1, "at byte 0: the input is empty");
+    assert_eq!(damage(&zstd_skippable(&[1, 2, 3])).1, "at byte 0: the input is empty");
+    assert_eq!(
+        damage(&zstd(b"hello")).1,
+        "at byte 0: the input is not a capture: it starts with 68 65 6c 6c"
+    );
     // Compressed once, and not twice.
-    assert_eq!(damage(&gzip(&gzip(b"hello"))).1, "is not a capture: it starts with 1f 8b 08 00");
+    assert_eq!(
+        damage(&gzip(&gzip(b"hello"))).1,
+        "at byte 0: the input is not a capture: it starts with 1f 8b 08 00"
+    );
 }
 
 #[test]
@@ -87,7 +93,7 @@ fn compressed_data_that_is_wrong() {
 #[test]
 fn a_zstd_window_beyond_the_limit() {
     let frame = |log: u8| [&[0x28, 0xb5, 0x2f, 0xfd, 0, (log - 10) << 3][..], &[1, 0, 0]].concat();
-    assert_eq!(damage(&frame(27)).1, "is empty");
+    assert_eq!(damage(&frame(27)).1, "at byte 0: the input is empty");
     let (_, end) = damage(&frame(28));
     assert!(end.starts_with("at byte 0: the zstd data is wrong: "), "{end}");
     assert!(end.contains("too much memory"), "{end}");

@@ -19,15 +19,21 @@ fn one_ng(big: bool) -> Written {
 
 #[test]
 fn what_is_no_capture() {
-    assert_eq!(damage(&[]), (0, "is empty".into()));
+    assert_eq!(damage(&[]), (0, "at byte 0: the input is empty".into()));
     assert_eq!(
         damage(&[0x0a, 0x0b, 0x0c, 0x0d, 0x0e]),
-        (0, "is not a capture: it starts with 0a 0b 0c 0d".into())
+        (0, "at byte 0: the input is not a capture: it starts with 0a 0b 0c 0d".into())
     );
-    assert_eq!(damage(&[0xa1, 0xb2]), (0, "is not a capture: it starts with a1 b2".into()));
+    assert_eq!(
+        damage(&[0xa1, 0xb2]),
+        (0, "at byte 0: the input is not a capture: it starts with a1 b2".into())
+    );
     // Kuznetzov's variant of pcap.
     let kuznetzov = [0x34, 0xcd, 0xb2, 0xa1, 2, 0, 4, 0];
-    assert_eq!(damage(&kuznetzov), (0, "is not a capture: it starts with 34 cd b2 a1".into()));
+    assert_eq!(
+        damage(&kuznetzov),
+        (0, "at byte 0: the input is not a capture: it starts with 34 cd b2 a1".into())
+    );
 }
 
 #[test]

@@ -1,14 +1,14 @@
-//! Draws up the books of a run: what the hooks counted and what the threads counted.
+//! Draws up the books of a run: what its origin counted and what the threads counted.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 
-use super::Run;
+use super::{Run, origin::Origin};
 use crate::{
     config::{Config, Output as Destination},
     ledger::{Ledger, OutputCounters},
-    report::{DestinationReport, InterfaceReport, Report},
+    report::{DestinationReport, InterfaceReport, ReplayReport, Report},
 };
 
 impl Run {
@@ -33,16 +33,13 @@ impl Run {
             ledger.send_failed += counters.send_failed.get();
         }
         // After what was sent: each frame is seen first, so that nothing is sent that was not seen.
-        for seen in self.hooks.seen()? {
-            ledger.seen += seen.counters.seen;
-            ledger.own += seen.counters.own;
-            ledger.ring_full += seen.counters.ring_full;
-            ledger.copy_failed += seen.counters.copy_failed;
-            ledger.too_big += seen.counters.too_big;
-            if let Some(limit) = &self.limit {
-                let beyond = limit.beyond(seen.ifindex, seen.direction as u32).frames;
-                ledger.seen = ledger.seen.saturating_sub(beyond);
-            }
+        for contribution in self.origin.contributions()? {
+            let frames = contribution.frames;
+            ledger.seen += frames.seen;
+            ledger.own += frames.own;
+            ledger.ring_full += frames.ring_full;
+            ledger.copy_failed += frames.copy_failed;
+            ledger.too_big += frames.too_big;
         }
         Ok(ledger)
     }
@@ -54,33 +51,43 @@ impl Run {
     /// As for [`Self::ledger`].
     pub fn report(&self, config: &Config, duration: Duration) -> Result<Report> {
         let mut interfaces: Vec<InterfaceReport> = Vec::new();
-        for seen in self.hooks.seen()? {
-            let beyond = self
-                .limit
-                .as_ref()
-                .map(|limit| limit.beyond(seen.ifindex, seen.direction as u32))
-                .unwrap_or_default();
-            let (frames, bytes) = (seen.counters.seen - beyond.frames, seen.counters.bytes - beyond.bytes);
-            match interfaces.iter_mut().find(|interface| interface.name == seen.name) {
+        for contribution in self.origin.contributions()? {
+            let (name, seen, bytes) = (contribution.name, contribution.frames.seen, contribution.bytes);
+            match interfaces.iter_mut().find(|interface| interface.name == name) {
                 Some(interface) => {
-                    interface.seen += frames;
+                    interface.seen += seen;
                     interface.bytes += bytes;
                 }
-                None => interfaces.push(InterfaceReport { name: seen.name, seen: frames, bytes }),
+                None => interfaces.push(InterfaceReport { name, seen, bytes }),
             }
         }
         let sum = |count: fn(&OutputCounters) -> u64| self.counters.iter().map(|one| count(one)).sum();
         let datagrams = sum(|counters| counters.datagrams.get());
         let bytes = sum(|counters| counters.bytes.get());
+        let (mode, hook, replay) = match &self.origin {
+            Origin::Live { .. } => ("ring", "tc", None),
+            Origin::Replay(playback) => {
+                let late_ms = (playback.late_ns() as f64 / 1e3).round() / 1e3;
+                let replay = ReplayReport {
+                    passes: playback.passes(),
+                    backward_timestamps: playback.backward(),
+                    late_ms,
+                };
+                ("replay", "none", Some(replay))
+            }
+        };
         Ok(Report {
             schema: 1,
-            mode: "ring",
-            hook: "tc",
-            encap: if matches!(config.output, Destination::Sensor { .. }) { "vxlan" } else { "none" },
-            duration_s: (duration.as_secs_f64() * 1e3).round() / 1e3,
+            mode,
+            hook,
+            encap: match &config.output {
+                Destination::File { outer: None, .. } => "none",
+                Destination::Sensor(..) | Destination::File { outer: Some(_), .. } => "vxlan",
+            },
+            duration_s: (duration.as_secs_f64() * 1e6).round() / 1e6,
             interfaces,
             frames: self.ledger()?,
-            truncated: 0,
+            truncated: sum(|counters| counters.truncated.get()),
             datagrams_sent: datagrams,
             bytes_sent: bytes,
             send_errors: self.send_errors(),
@@ -89,6 +96,7 @@ impl Run {
                 .iter()
                 .map(|address| DestinationReport { address: address.to_string(), datagrams, bytes })
                 .collect(),
+            replay,
         })
     }
 }

@@ -1,6 +1,10 @@
-//! The control plane of live mirroring: starts everything, follows what happens, ends in order.
+//! The control plane: starts everything, follows what happens, ends in order.
 
 mod books;
+mod interfaces;
+mod origin;
+mod progress;
+mod signals;
 mod start;
 
 use std::{
@@ -14,24 +18,20 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::UnboundedReceiver,
-    time::{Instant as Deadline, MissedTickBehavior, interval_at, sleep_until, timeout},
+    time::{Instant as Deadline, sleep_until, timeout},
 };
 
-use self::start::{Start, find};
+use self::{origin::Origin, progress::Progress, signals::Signals, start::Start};
 use crate::{
-    config::{Config, Output as Destination},
-    console::{self, notice},
-    kernel::{hooks::Hooks, support},
+    config::{Config, Output as Destination, Source},
+    console,
+    kernel::support,
     ledger::OutputCounters,
-    limit::Limit,
-    links::{Change, Links},
+    links::Links,
     names::Names,
     output::pcapng::Target,
-    privileges,
-    report::stats_line,
-    sensor,
+    privileges, sensor,
     stop::Stop,
     worker::Event,
 };
@@ -53,8 +53,11 @@ const SAME_REQUEST: Duration = Duration::from_secs(1);
 ///
 /// One line: what was wrong, with the value, and what to do.
 pub fn run(config: Config) -> Result<()> {
-    privileges::require(matches!(config.output, Destination::Sensor { .. }))?;
-    support::require()?;
+    let is_live = matches!(config.source, Source::Live(_));
+    privileges::require(is_live, matches!(config.output, Destination::Sensor(..)))?;
+    if is_live {
+        support::require()?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -68,17 +71,21 @@ pub fn run(config: Config) -> Result<()> {
 async fn mirror(config: Config) -> Result<()> {
     let mut signals = Signals::new()?;
     let links = Links::connect()?;
-    let wanted = find(&config.ifaces, &links.all().await?)?;
-    let start = Start { config: &config, links: &links, wanted, names: Names::default() };
+    let named = match &config.output {
+        Destination::Sensor(sensor, _) => Some(sensor),
+        Destination::File { outer, .. } => outer.as_ref(),
+    };
+    let address = match named {
+        Some(named) => tokio::select! {
+            address = sensor::resolve(&named.host, named.port) => Some(address?),
+            () = signals.next() => return Ok(()),
+        },
+        None => None,
+    };
+    let start = Start { config: &config, links: &links, names: Names::default(), sensor: address };
     let run = match &config.output {
-        Destination::Sensor { host, port, vni } => {
-            let sensor = tokio::select! {
-                sensor = sensor::resolve(host, *port) => sensor?,
-                () = signals.next() => return Ok(()),
-            };
-            start.sending_to(sensor, *vni).await?
-        }
-        Destination::File(path) => {
+        Destination::Sensor(sensor, transmit) => start.sending_to(sensor.vni, *transmit).await?,
+        Destination::File { path, outer } => {
             let opens = tokio::task::spawn_blocking({
                 let path = path.clone();
                 move || Target::open(&path)
@@ -89,7 +96,7 @@ async fn mirror(config: Config) -> Result<()> {
                 () = signals.next() => return Ok(()),
             };
             let target = target.with_context(|| cannot_write(path))?;
-            start.writing_to(target, path).await?
+            start.writing_to(target, path, outer.as_ref()).await?
         }
     };
     run.until_stopped(&config, links, &mut signals).await
@@ -99,14 +106,14 @@ fn cannot_write(path: &Path) -> String {
     format!("cannot write to {}", path.display())
 }
 
-/// A run in progress: hooks attached, threads sending.
+/// A run in progress: hooks attached, or captures open; threads sending.
 struct Run {
-    hooks: Hooks,
+    origin: Origin,
     threads: Vec<JoinHandle<()>>,
     counters: Vec<Arc<OutputCounters>>,
     events: UnboundedReceiver<Event>,
     stop: Arc<Stop>,
-    limit: Option<Arc<Limit>>,
+    /// Whom datagrams are for, sent or written.
     sensor: Option<SocketAddr>,
     started: Instant,
 }
@@ -115,7 +122,7 @@ impl Run {
     async fn until_stopped(mut self, config: &Config, mut links: Links, signals: &mut Signals) -> Result<()> {
         let mut failure = self.follow(config, &mut links, signals).await;
 
-        self.hooks.detach_all().await;
+        self.origin.detach().await;
         let duration = self.started.elapsed();
         self.stop.drain();
         let joined = self.join(signals).await;
@@ -137,10 +144,13 @@ impl Run {
             // Who closes the pipe has seen enough, as in `mirror-agent -w - | head`.
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Some(error) => Err(error).with_context(|| match &config.output {
-                Destination::File(path) => cannot_write(path),
-                Destination::Sensor { host, .. } => format!("cannot send to {host}"),
+                Destination::File { path, .. } => cannot_write(path),
+                Destination::Sensor(sensor, _) => format!("cannot send to {}", sensor.host),
             }),
-            None => Ok(()),
+            None => match self.origin.failure() {
+                Some(failure) => bail!("{failure}"),
+                None => Ok(()),
+            },
         }
     }
 
@@ -152,30 +162,26 @@ impl Run {
         signals: &mut Signals,
     ) -> Option<io::Error> {
         let ends = config.duration.and_then(|duration| Deadline::now().checked_add(duration));
-        let mut stats = config.stats_interval.map(|interval| {
-            let mut ticks = interval_at(Deadline::now() + interval, interval);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-            (ticks, Instant::now(), 0)
-        });
-        loop {
+        let mut progress = Progress::new(config);
+        let error = loop {
             tokio::select! {
-                () = signals.next() => return None,
-                () = at(ends) => return None,
+                () = signals.next() => break None,
+                () = at(ends) => break None,
                 Some(event) = self.events.recv() => match event {
-                    Event::LimitReached => return None,
+                    Event::LimitReached | Event::SourceEnded => break None,
                     Event::FirstRefusal => self.warn_of_refusals(),
-                    Event::OutputFailed(error) => return Some(error),
+                    Event::OutputFailed(error) => break Some(error),
                 },
                 Some(changes) = links.next_changes() => self.follow_changes(config, links, &changes).await,
-                () = tick(&mut stats) => {
-                    if let (Some((_, since, sent)), Ok(ledger)) = (&mut stats, self.ledger()) {
-                        let rate = (ledger.sent - *sent) as f64 / since.elapsed().as_secs_f64();
-                        notice(format_args!("{}", stats_line(&ledger, rate)));
-                        (*since, *sent) = (Instant::now(), ledger.sent);
+                () = progress.due() => {
+                    if let Ok(ledger) = self.ledger() {
+                        progress.tell(&ledger, &self.origin);
                     }
                 }
             }
-        }
+        };
+        progress.end();
+        error
     }
 
     /// Once per thread, so that somebody who watches a long run knows before its report.
@@ -183,47 +189,6 @@ impl Run {
         let names: Vec<_> = self.send_errors().into_keys().collect();
         let to = self.sensor.map(|sensor| format!(" to {sensor}")).unwrap_or_default();
         log::warn!("sending{to} meets {}: the report counts them", names.join(", "));
-    }
-
-    /// Interfaces come and go, and change their names: what is mirrored are those that have the names
-    /// that were asked for.
-    async fn follow_changes(&mut self, config: &Config, links: &Links, changes: &[Change]) {
-        // One that was deleted and made again meanwhile may have its number back, but not our hooks.
-        for change in changes {
-            if let Change::Gone(ifindex) = change {
-                self.forget(*ifindex).await;
-            }
-        }
-        let now = match links.all().await {
-            Ok(now) => now,
-            Err(error) => return log::warn!("{error:#}"),
-        };
-        let is_there = |(ifindex, name): &(u32, &str)| {
-            now.iter().any(|link| link.ifindex == *ifindex && link.name == *name)
-        };
-        let missing: Vec<u32> = self
-            .hooks
-            .attached()
-            .filter(|attached| !is_there(attached))
-            .map(|(ifindex, _)| ifindex)
-            .collect();
-        for ifindex in missing {
-            self.forget(ifindex).await;
-        }
-        for link in now {
-            if config.ifaces.contains(&link.name) && !self.hooks.has(&link.name) {
-                match self.hooks.attach(&link).await {
-                    Ok(()) => log::warn!("{} is back: mirroring it again", link.name),
-                    Err(error) => log::warn!("{error:#}"),
-                }
-            }
-        }
-    }
-
-    async fn forget(&mut self, ifindex: u32) {
-        if let Some(name) = self.hooks.forget(ifindex).await {
-            log::warn!("{name} is gone: it will be mirrored again when it is back");
-        }
     }
 
     /// Waits for the threads to send what their rings hold. A second signal, or too long a wait, ends it.
@@ -268,35 +233,5 @@ async fn at(deadline: Option<Deadline>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Never, where nobody asked for counts.
-async fn tick<T, U>(stats: &mut Option<(tokio::time::Interval, T, U)>) {
-    match stats {
-        Some((ticks, ..)) => {
-            ticks.tick().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// SIGINT and SIGTERM, from the moment on that this exists.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let catch = |kind| signal(kind).context("cannot catch signals");
-        Ok(Self { interrupt: catch(SignalKind::interrupt())?, terminate: catch(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }

@@ -1,0 +1,102 @@
+//! Where a run's frames come from, as the control plane sees it.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::{
+    kernel::hooks::Hooks,
+    ledger::Ledger,
+    limit::Limit,
+    source::replay::playback::{Playback, Played},
+};
+
+/// Interfaces or captures.
+pub enum Origin {
+    /// Hooks on interfaces.
+    Live {
+        hooks: Box<Hooks>,
+        /// `--limit`: what hooks see beyond it is no part of the run.
+        limit: Option<Arc<Limit>>,
+    },
+    /// Captures that are played.
+    Replay(Arc<Playback>),
+}
+
+/// What one interface, in one direction, or one capture contributed.
+#[derive(Clone, Debug, Default)]
+pub struct Contribution {
+    /// The interface, or the capture as it was named.
+    pub name: String,
+    /// Bytes of the frames seen.
+    pub bytes: u64,
+    /// Frames seen, and what became of those that no sending thread got.
+    pub frames: Ledger,
+}
+
+impl Origin {
+    /// Lets go of the interfaces: no frame is seen after this.
+    pub async fn detach(&mut self) {
+        match self {
+            Self::Live { hooks, .. } => hooks.detach_all().await,
+            Self::Replay(_) => {}
+        }
+    }
+
+    /// What could not be read, in one line. `None` where there was no such thing.
+    pub fn failure(&self) -> Option<String> {
+        match self {
+            Self::Live { .. } => None,
+            Self::Replay(playback) => playback.failure(),
+        }
+    }
+
+    /// Bytes of the captures, as they are stored, that have been sent; 0 of a live run.
+    pub fn position(&self) -> u64 {
+        match self {
+            Self::Live { .. } => 0,
+            Self::Replay(playback) => playback.position(),
+        }
+    }
+
+    /// What each interface or capture contributed so far.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not give the hooks' counters.
+    pub fn contributions(&self) -> Result<Vec<Contribution>> {
+        match self {
+            Self::Live { hooks, limit } => live(hooks, limit.as_deref()),
+            Self::Replay(playback) => Ok(playback.played().map(replayed).collect()),
+        }
+    }
+}
+
+fn live(hooks: &Hooks, limit: Option<&Limit>) -> Result<Vec<Contribution>> {
+    let contribution = |seen: crate::kernel::hooks::Seen| {
+        let beyond = limit.map(|limit| limit.beyond(seen.ifindex, seen.direction as u32)).unwrap_or_default();
+        let counters = seen.counters;
+        Contribution {
+            name: seen.name,
+            bytes: counters.bytes.saturating_sub(beyond.bytes),
+            frames: Ledger {
+                seen: counters.seen.saturating_sub(beyond.frames),
+                own: counters.own,
+                ring_full: counters.ring_full,
+                copy_failed: counters.copy_failed,
+                too_big: counters.too_big,
+                ..Ledger::default()
+            },
+        }
+    };
+    Ok(hooks.seen()?.into_iter().map(contribution).collect())
+}
+
+fn replayed(played: Played) -> Contribution {
+    let Played { name, seen, bytes, unplayable, too_big } = played;
+    Contribution {
+        name,
+        bytes,
+        frames: Ledger { seen, copy_failed: unplayable, too_big, ..Ledger::default() },
+    }
+}

@@ -1,0 +1,333 @@
+//! Starts a run: everything that has to be there before the first frame is seen.
+
+use std::{
+    fs::{self, Metadata},
+    net::SocketAddr,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use mirror_common::{
+    record::{Direction, FRAME_MAX},
+    settings::Settings,
+};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use super::{Run, cannot_write, origin::Origin};
+use crate::{
+    cli::Transmit,
+    config::{self, Config, Source as From},
+    console::notice,
+    encap::outer::Version,
+    kernel::{hooks::Hooks, load, own_paths::OwnPaths},
+    ledger::OutputCounters,
+    limit::Limit,
+    links::{Link, Links},
+    names::Names,
+    output::{
+        Output,
+        capture::{Capture, Clock, Content},
+        pcapng::Target,
+        raw_socket::RawSocket,
+        sensor::SensorOutput,
+    },
+    source::{
+        Source,
+        capture::{CAPTURED_MAX, STDIN},
+        live::LiveSource,
+        replay::{
+            ReplaySource,
+            pace::Pace,
+            playback::{Playback, called},
+            read_ahead,
+        },
+    },
+    stop::Stop,
+    worker::{Event, Worker},
+};
+
+/// What a run starts from, whatever its source and its output.
+pub struct Start<'a> {
+    pub config: &'a Config,
+    pub links: &'a Links,
+    pub names: Names,
+    /// Whom datagrams are for, sent or written.
+    pub sensor: Option<SocketAddr>,
+}
+
+/// What the output asks of the source.
+struct Wishes {
+    /// Longest frame that it takes, in bytes.
+    frame_max: usize,
+    /// The UDP port that it sends to; 0 where it sends nothing.
+    sensor_port: u16,
+    /// Whether it wants to know when frames were captured.
+    time_stamps: bool,
+}
+
+impl Start<'_> {
+    pub async fn sending_to(self, vni: u32, transmit: Transmit) -> Result<Run> {
+        let sensor = self.sensor.context("no sensor")?;
+        let wishes = Wishes {
+            frame_max: Version::of(sensor.ip()).frame_max(),
+            sensor_port: sensor.port(),
+            time_stamps: false,
+        };
+        let rings = self.config.cpus.len() as u32;
+        let address_changes = self.links.address_changes();
+        let open = move |own_paths: Option<OwnPaths>| {
+            let way = |ring| {
+                let changes = Arc::clone(&address_changes);
+                let raw = RawSocket::open(sensor, vni, ring, rings, own_paths.clone(), changes)?;
+                SensorOutput::open(raw, sensor, vni, transmit, own_paths.clone())
+            };
+            let ways = (0..rings).map(way).collect::<Result<Vec<_>>>()?;
+            Ok(|| Ok(ways))
+        };
+        self.run(wishes, open, format!("{sensor}, vxlan vni {vni}")).await
+    }
+
+    pub async fn writing_to(
+        self,
+        target: Target,
+        path: &Path,
+        outer: Option<&config::Sensor>,
+    ) -> Result<Run> {
+        let clock = match &self.config.source {
+            From::Live(_) => Clock::Monotonic,
+            From::Replay(replay) => {
+                check_not_read(&target, path, &replay.files)?;
+                Clock::Epoch
+            }
+        };
+        let (content, frame_max) = match (self.sensor.zip(outer), &self.config.source) {
+            (Some((address, sensor)), _) => {
+                let content = Content::datagrams_to(address, sensor.vni).context("no such datagrams")?;
+                (content, Version::of(address.ip()).frame_max())
+            }
+            (None, From::Live(_)) => (Content::Frames, FRAME_MAX),
+            (None, From::Replay(_)) => (Content::Frames, CAPTURED_MAX as usize),
+        };
+        let wishes = Wishes { frame_max, sensor_port: 0, time_stamps: true };
+        let (names, path) = (self.names.clone(), path.to_owned());
+        let to = path.display().to_string();
+        let open = move |_: Option<OwnPaths>| {
+            // Only when all interfaces are ours: the file may be another agent's.
+            Ok(move || {
+                Ok(vec![Capture::begin(target, content, names, clock).with_context(|| cannot_write(&path))?])
+            })
+        };
+        self.run(wishes, open, to).await
+    }
+
+    /// `open` gets ready what can fail before any frame is seen, and returns what makes the outputs when
+    /// everything else is there.
+    async fn run<O, B>(
+        self,
+        wishes: Wishes,
+        open: impl FnOnce(Option<OwnPaths>) -> Result<B>,
+        to: String,
+    ) -> Result<Run>
+    where
+        O: Output + Send + 'static,
+        B: FnOnce() -> Result<Vec<O>>,
+    {
+        match &self.config.source {
+            From::Live(live) => self.live(live, wishes, open, to).await,
+            From::Replay(replay) => self.replay(replay, wishes, open, to),
+        }
+    }
+
+    /// Attaches the hooks, makes the outputs, and starts the threads. Nothing stays where it fails.
+    async fn live<O, B>(
+        &self,
+        live: &config::Live,
+        wishes: Wishes,
+        open: impl FnOnce(Option<OwnPaths>) -> Result<B>,
+        to: String,
+    ) -> Result<Run>
+    where
+        O: Output + Send + 'static,
+        B: FnOnce() -> Result<Vec<O>>,
+    {
+        let wanted = find(&live.ifaces, &self.links.all().await?)?;
+        let settings = Settings {
+            rings: self.config.cpus.len() as u32,
+            // At most FRAME_MAX, which has 17 bits.
+            frame_max: wishes.frame_max as u32,
+            sensor_port: u32::from(wishes.sensor_port),
+            time_stamps: u32::from(wishes.time_stamps),
+        };
+        let load::Loaded { ebpf, rings, doorbells, counters, own_paths } =
+            load::load(&settings, live.ring_size)?;
+        let begin = open(Some(own_paths))?;
+        let mut hooks = Hooks::new(
+            ebpf,
+            counters,
+            live.directions.clone(),
+            live.attach,
+            self.links.handle.clone(),
+            self.names.clone(),
+        );
+        let mut result = Ok(());
+        for link in &wanted {
+            result = hooks.attach(link).await;
+            if result.is_err() {
+                break;
+            }
+        }
+        let limit = self.config.limit.map(|frames| Arc::new(Limit::new(frames)));
+        let (mut run, events) = self.begin(Origin::Live { hooks: Box::new(hooks), limit: limit.clone() })?;
+        let result = result.and_then(|()| begin()).and_then(|outputs| {
+            for ((index, reader), output) in rings.into_iter().enumerate().zip(outputs) {
+                let doorbell = doorbells.ring(index).context("more rings than doorbells")?;
+                run.start_thread(self.config, LiveSource::new(reader, doorbell), output, &limit, &events)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = result {
+            run.stop.give_up();
+            run.origin.detach().await;
+            return Err(error);
+        }
+        let ways: Vec<_> = live.directions.iter().map(|&direction| way(direction)).collect();
+        notice(format_args!("mirroring {} ({}) to {to}", live.ifaces.join(", "), ways.join("+")));
+        Ok(run)
+    }
+
+    /// Makes the output, and starts the reading and the sending thread.
+    fn replay<O, B>(
+        &self,
+        replay: &config::Replay,
+        wishes: Wishes,
+        open: impl FnOnce(Option<OwnPaths>) -> Result<B>,
+        to: String,
+    ) -> Result<Run>
+    where
+        O: Output + Send + 'static,
+        B: FnOnce() -> Result<Vec<O>>,
+    {
+        let cpu = *self.config.cpus.first().context("no processor to send from")?;
+        check_readable(replay)?;
+        let outputs = open(None)?()?;
+        let playback = Arc::new(Playback::new(&replay.files));
+        let order = read_ahead::Order {
+            files: replay.files.clone(),
+            passes: replay.passes,
+            frame_max: wishes.frame_max,
+            names: self.names.clone(),
+        };
+        let link = read_ahead::start(order, cpu).context("cannot start the reading thread")?;
+        let pace = Pace::new(replay.pacing);
+        let source = ReplaySource::new(link, pace, self.config.limit, Arc::clone(&playback));
+        let (mut run, events) = self.begin(Origin::Replay(playback))?;
+        let files: Vec<_> = replay.files.iter().map(|path| called(path).to_string()).collect();
+        notice(format_args!("mirroring {} ({}) to {to}", files.join(", "), replay.pacing));
+        for (source, output) in std::iter::once(source).zip(outputs) {
+            run.start_thread(self.config, source, output, &None, &events)?;
+        }
+        Ok(run)
+    }
+
+    fn begin(&self, origin: Origin) -> Result<(Run, UnboundedSender<Event>)> {
+        let (sender, events) = unbounded_channel();
+        let run = Run {
+            origin,
+            threads: Vec::new(),
+            counters: Vec::new(),
+            events,
+            stop: Arc::new(Stop::new().context("out of file descriptors")?),
+            sensor: self.sensor,
+            started: Instant::now(),
+        };
+        Ok((run, sender))
+    }
+}
+
+impl Run {
+    fn start_thread<S: Source + Send + 'static, O: Output + Send + 'static>(
+        &mut self,
+        config: &Config,
+        source: S,
+        output: O,
+        limit: &Option<Arc<Limit>>,
+        events: &UnboundedSender<Event>,
+    ) -> Result<()> {
+        let index = self.threads.len();
+        let cpu = *config.cpus.get(index).context("more threads than processors")?;
+        let counters = Arc::new(OutputCounters::default());
+        let worker = Worker {
+            source,
+            output,
+            counters: Arc::clone(&counters),
+            stop: Arc::clone(&self.stop),
+            limit: limit.clone(),
+            events: events.clone(),
+        };
+        self.counters.push(counters);
+        self.threads.push(worker.start(index, cpu).context("cannot start a sending thread")?);
+        Ok(())
+    }
+}
+
+/// The interfaces with these names, in this order.
+fn find(names: &[String], links: &[Link]) -> Result<Vec<Link>> {
+    names
+        .iter()
+        .map(|name| {
+            links.iter().find(|link| link.name == *name).cloned().ok_or_else(|| {
+                let here: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
+                anyhow!("there is no interface {name} here: there are {}", here.join(", "))
+            })
+        })
+        .collect()
+}
+
+fn way(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    }
+}
+
+/// Finds out before the output is touched where there is nothing to play. A file that cannot be opened
+/// beside others that can does not keep those from being played.
+fn check_readable(replay: &config::Replay) -> Result<()> {
+    let mut first_error = None;
+    let mut is_readable = false;
+    for path in &replay.files {
+        if path == Path::new(STDIN) {
+            is_readable = true;
+            continue;
+        }
+        let error = match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => "it is a directory, name the captures in it".into(),
+            Ok(metadata) if !metadata.is_file() && replay.passes != 1 => {
+                bail!("--loop {}: {} is no file and can be played once only", replay.passes, path.display())
+            }
+            Ok(_) => {
+                is_readable = true;
+                continue;
+            }
+            Err(error) => error.to_string(),
+        };
+        first_error.get_or_insert_with(|| anyhow!("cannot read {}: {error}", path.display()));
+    }
+    match first_error {
+        Some(error) if !is_readable => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A capture that is written over itself would be empty before it is read.
+fn check_not_read(target: &Target, path: &Path, files: &[PathBuf]) -> Result<()> {
+    let is_same = |a: &Metadata, b: &Metadata| a.is_file() && (a.dev(), a.ino()) == (b.dev(), b.ino());
+    let written = target.metadata().with_context(|| cannot_write(path))?;
+    match files.iter().find(|file| fs::metadata(file).is_ok_and(|read| is_same(&written, &read))) {
+        Some(_) => bail!("{}: it is one of the captures to be read, name another file", cannot_write(path)),
+        None => Ok(()),
+    }
+}

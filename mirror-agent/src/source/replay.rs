@@ -1,0 +1,250 @@
+//! The source of replayed frames: chunks that the read-ahead thread has decoded, handed out when they are
+//! due.
+//!
+//! A capture's way: [`super::capture`] reads it, [`read_ahead`] makes [`chunk`]s of Ethernet frames on a
+//! thread of its own, and here they get their time ([`pace`]) and are counted ([`playback`]).
+
+use std::{
+    os::fd::AsFd as _,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, TryRecvError},
+    },
+    time::Duration,
+};
+
+use arrayvec::ArrayVec;
+use nix::{
+    poll::{PollFd, PollFlags, ppoll},
+    sys::{eventfd::EventFd, time::TimeSpec},
+    time::{ClockId, clock_gettime},
+};
+
+use self::{chunk::Chunk, pace::Pace, playback::Playback};
+use super::{BATCH, Batch, Frame, Source};
+use crate::stop::Stop;
+
+pub mod chunk;
+pub mod datagrams;
+pub mod pace;
+pub mod playback;
+pub mod read_ahead;
+
+/// A wait is slept up to this long before its end and then spun: the kernel wakes a sleeper some tens of
+/// microseconds late, more on a virtual machine.
+const SPIN_NS: u64 = 150_000;
+
+/// Used chunks that are given back at once: the reading thread sleeps when all are filled, and waking it
+/// costs this thread some microseconds. Few enough that the reading thread always has others to fill.
+const RETURNED_TOGETHER: usize = read_ahead::CHUNKS / 2;
+
+/// The captures' frames, in their order.
+pub struct ReplaySource {
+    chunks: Receiver<Chunk>,
+    /// Where chunks go that are used up, to be filled again; and those that wait to go there together.
+    used: SyncSender<Chunk>,
+    used_up: ArrayVec<Chunk, RETURNED_TOGETHER>,
+    /// Readable when there is another chunk, or will never be one.
+    filled: Arc<EventFd>,
+    chunk: Option<Chunk>,
+    /// Of the chunk: the next frame, its first byte, and the next trouble.
+    next: Place,
+    pace: Pace,
+    /// When the next frame is due, if that was asked already.
+    due_ns: Option<u64>,
+    /// What is left of `--limit`.
+    left: u64,
+    playback: Arc<Playback>,
+    is_over: bool,
+}
+
+/// A place in a chunk.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    frame: usize,
+    byte: usize,
+    trouble: usize,
+}
+
+impl ReplaySource {
+    /// Plays what comes through `chunks`, at most `limit` frames of it.
+    #[must_use]
+    pub fn new(link: read_ahead::Link, pace: Pace, limit: Option<u64>, playback: Arc<Playback>) -> Self {
+        let read_ahead::Link { chunks, used, filled } = link;
+        Self {
+            chunks,
+            used,
+            used_up: ArrayVec::new(),
+            filled,
+            chunk: None,
+            next: Place::default(),
+            pace,
+            due_ns: None,
+            left: limit.unwrap_or(u64::MAX),
+            playback,
+            is_over: false,
+        }
+    }
+
+    /// Goes on to a chunk that has a frame to send, past everything that has not. `None` where there is
+    /// none yet, or never again.
+    fn at_frame(&mut self) -> Option<&Chunk> {
+        loop {
+            if self.left == 0 {
+                self.is_over = true;
+            }
+            if self.is_over {
+                return None;
+            }
+            let Some(chunk) = &self.chunk else {
+                match self.chunks.try_recv() {
+                    Ok(chunk) => {
+                        if chunk.begins_file {
+                            self.pace.begin_file();
+                        }
+                        self.next = Place::default();
+                        self.chunk = Some(chunk);
+                    }
+                    Err(TryRecvError::Empty) => return None,
+                    Err(TryRecvError::Disconnected) => self.is_over = true,
+                }
+                continue;
+            };
+            while let Some((frame, trouble)) = chunk.troubles.get(self.next.trouble)
+                && *frame <= self.next.frame
+            {
+                self.playback.note(chunk.file, trouble);
+                self.next.trouble += 1;
+            }
+            if self.next.frame < chunk.headers.len() {
+                break;
+            }
+            if chunk.ends_pass {
+                self.playback.pass_ended();
+            }
+            self.playback.moved_to(chunk.read_to);
+            if let Some(chunk) = self.chunk.take() {
+                self.give_back(chunk);
+            }
+        }
+        self.chunk.as_ref()
+    }
+
+    fn give_back(&mut self, mut chunk: Chunk) {
+        chunk.clear();
+        self.used_up.push(chunk);
+        if self.used_up.is_full() {
+            for chunk in self.used_up.drain(..) {
+                // The reader has ended where nobody takes it.
+                let _ = self.used.send(chunk);
+            }
+        }
+    }
+
+    /// How many of the chunk's frames are due, up to a batch, a trouble, or the limit.
+    fn count_due(&mut self) -> usize {
+        let Some(chunk) = &self.chunk else {
+            return 0;
+        };
+        let end = chunk
+            .troubles
+            .get(self.next.trouble)
+            .map_or(chunk.headers.len(), |(frame, _)| *frame)
+            .min(self.next.frame.saturating_add(BATCH));
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let now = if self.pace.is_top_speed() { 0 } else { now_ns() };
+        let mut count = 0;
+        for header in chunk.headers[self.next.frame..end].iter().take(left) {
+            let due = match self.due_ns.take() {
+                Some(due) => due,
+                None => self.pace.due_ns(header.time_ns, header.captured_len as usize, now),
+            };
+            if due > now {
+                self.due_ns = Some(due);
+                break;
+            }
+            count += 1;
+        }
+        self.playback.note_pace(self.pace.backward(), self.pace.late_ns());
+        count
+    }
+}
+
+impl Source for ReplaySource {
+    fn batch(&mut self) -> Option<Batch<'_>> {
+        self.at_frame()?;
+        let count = self.count_due();
+        if count == 0 {
+            return None;
+        }
+        self.left -= count as u64;
+        let chunk = self.chunk.as_ref()?;
+        let mut frames = ArrayVec::new();
+        let (mut byte, mut wire_bytes) = (self.next.byte, 0);
+        for header in &chunk.headers[self.next.frame..self.next.frame + count] {
+            let end = byte + header.captured_len as usize;
+            frames.push(Frame { header, bytes: &chunk.bytes[byte..end] });
+            byte = end;
+            wire_bytes += u64::from(header.original_len);
+        }
+        self.next.frame += count;
+        self.next.byte = byte;
+        self.playback.seen(chunk.file, count as u64, wire_bytes);
+        self.playback.moved_to(chunk.read_at(self.next.frame));
+        Some(Batch { frames, end: self.next.frame })
+    }
+
+    fn release(&mut self, _end: usize) {
+        // The chunk stays until it is used up.
+    }
+
+    fn wait(&mut self, stop: &Stop) {
+        if self.chunk.is_none() {
+            // Ends when there is a chunk, or at the stop.
+            self.rest(stop, None, true);
+            return;
+        }
+        let Some(due) = self.due_ns else {
+            return;
+        };
+        let left = due.saturating_sub(now_ns());
+        if left > SPIN_NS {
+            self.rest(stop, Some(Duration::from_nanos(left - SPIN_NS)), false);
+        }
+        while now_ns() < due && !stop.drains() {
+            std::hint::spin_loop();
+        }
+    }
+
+    fn is_over(&self, stop: &Stop) -> bool {
+        // What was not handed out was not seen: there is nothing to drain.
+        self.is_over || stop.drains()
+    }
+}
+
+impl ReplaySource {
+    /// Sleeps until `stop`, until `time` has passed, or, if `for_chunk`, until there is a chunk.
+    fn rest(&self, stop: &Stop, time: Option<Duration>, for_chunk: bool) {
+        let mut waits_for = ArrayVec::<PollFd<'_>, 2>::new();
+        waits_for.push(PollFd::new(stop.as_fd(), PollFlags::POLLIN));
+        if for_chunk {
+            waits_for.push(PollFd::new(self.filled.as_fd(), PollFlags::POLLIN));
+        }
+        // Woken, timed out or interrupted: the next look tells what there is to do.
+        let _ = ppoll(&mut waits_for, time.map(TimeSpec::from), None);
+        if for_chunk {
+            // Fails only where it is not readable, which is fine too.
+            let _ = self.filled.read();
+        }
+    }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds.
+fn now_ns() -> u64 {
+    // The clock is always there, and counts from the start of the machine.
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |time| (time.tv_sec() * 1_000_000_000 + time.tv_nsec()).cast_unsigned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! What a replay has come to: counted by the sending thread, looked at by the control plane.
+
+use std::{
+    fmt::{self, Display, Formatter},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    ledger::Count,
+    source::capture::{STDIN, Unplayable},
+};
+
+/// Something in a capture that could not be played.
+#[derive(Debug)]
+pub enum Trouble {
+    /// A packet that is no frame; the next one is played.
+    Unplayable {
+        /// Where it begins, in bytes of the capture as it is uncompressed.
+        position: u64,
+        /// Why.
+        reason: Unplayable,
+    },
+    /// A frame that no datagram can carry; the next one is played.
+    TooBig {
+        /// As above.
+        position: u64,
+        /// Its length in bytes.
+        len: usize,
+        /// The length that fits.
+        max: usize,
+    },
+    /// The rest of the file is not played.
+    Damage(String),
+}
+
+/// Counts of one file over all passes. The sending thread alone writes them.
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    frames: Count,
+    bytes: Count,
+    unplayable: Count,
+    too_big: Count,
+    /// The first of each kind, in words: what cannot be played, and what damage ends the file.
+    first_unplayable: Mutex<Option<String>>,
+    damage: Mutex<Option<String>>,
+}
+
+/// A replay in progress.
+#[derive(Debug)]
+pub struct Playback {
+    files: Vec<File>,
+    passes: Count,
+    backward: Count,
+    late_ns: AtomicU64,
+    position: AtomicU64,
+}
+
+/// What one file contributed.
+#[derive(Clone, Debug)]
+pub struct Played {
+    /// As it was named.
+    pub name: String,
+    /// Frames and packets taken from it, whatever became of them.
+    pub seen: u64,
+    /// Bytes of the frames as they were on the wire.
+    pub bytes: u64,
+    /// Packets that are no frames.
+    pub unplayable: u64,
+    /// Frames that no datagram can carry.
+    pub too_big: u64,
+}
+
+impl Playback {
+    /// Nothing played yet.
+    #[must_use]
+    pub fn new(paths: &[PathBuf]) -> Self {
+        let file = |path: &PathBuf| File {
+            path: path.clone(),
+            frames: Count::default(),
+            bytes: Count::default(),
+            unplayable: Count::default(),
+            too_big: Count::default(),
+            first_unplayable: Mutex::default(),
+            damage: Mutex::default(),
+        };
+        Self {
+            files: paths.iter().map(file).collect(),
+            passes: Count::default(),
+            backward: Count::default(),
+            late_ns: AtomicU64::new(0),
+            position: AtomicU64::new(0),
+        }
+    }
+
+    /// Frames of a file are on their way.
+    pub(super) fn seen(&self, file: usize, frames: u64, bytes: u64) {
+        if let Some(file) = self.files.get(file) {
+            file.frames.add(frames);
+            file.bytes.add(bytes);
+        }
+    }
+
+    /// Counts what could not be played. Takes a lock for the first of a file, and for none after it.
+    pub(super) fn note(&self, file: usize, trouble: &Trouble) {
+        let Some(file) = self.files.get(file) else {
+            return;
+        };
+        let (count, words) = match trouble {
+            Trouble::Unplayable { .. } => (Some(&file.unplayable), &file.first_unplayable),
+            Trouble::TooBig { .. } => (Some(&file.too_big), &file.first_unplayable),
+            Trouble::Damage(_) => (None, &file.damage),
+        };
+        let is_first = count.is_none() || file.unplayable.get() + file.too_big.get() == 0;
+        if let Some(count) = count {
+            count.add(1);
+        }
+        if is_first {
+            let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
+            words.get_or_insert_with(|| trouble.to_string());
+        }
+    }
+
+    pub(super) fn pass_ended(&self) {
+        self.passes.add(1);
+    }
+
+    pub(super) fn note_pace(&self, backward: u64, late_ns: u64) {
+        self.backward.set(backward);
+        self.late_ns.store(late_ns, Ordering::Relaxed);
+    }
+
+    pub(super) fn moved_to(&self, position: u64) {
+        self.position.store(position, Ordering::Relaxed);
+    }
+
+    /// What each file contributed so far, in the order of the command line.
+    pub fn played(&self) -> impl Iterator<Item = Played> {
+        self.files.iter().map(|file| {
+            let (unplayable, too_big) = (file.unplayable.get(), file.too_big.get());
+            Played {
+                name: file.path.display().to_string(),
+                seen: file.frames.get() + unplayable + too_big,
+                bytes: file.bytes.get(),
+                unplayable,
+                too_big,
+            }
+        })
+    }
+
+    /// Passes over all files that are complete.
+    pub fn passes(&self) -> u64 {
+        self.passes.get()
+    }
+
+    /// Frames with an earlier time than the one before.
+    pub fn backward(&self) -> u64 {
+        self.backward.get()
+    }
+
+    /// The longest time that a frame was late against its plan, in nanoseconds.
+    pub fn late_ns(&self) -> u64 {
+        self.late_ns.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the files, as they are stored, that have been sent in all passes.
+    pub fn position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
+    }
+
+    /// What could not be played, in one line. `None` where all was.
+    pub fn failure(&self) -> Option<String> {
+        let lines: Vec<_> = self.files.iter().filter_map(File::failure).collect();
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
+}
+
+impl File {
+    fn failure(&self) -> Option<String> {
+        let words = |of: &Mutex<Option<String>>| of.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let count = self.unplayable.get() + self.too_big.get();
+        let unplayable = words(&self.first_unplayable).map(|first| match count {
+            1 => format!("a packet could not be played: {first}"),
+            _ => format!("{count} packets could not be played, the first: {first}"),
+        });
+        let damage = words(&self.damage).map(|damage| match self.frames.get() {
+            0 => damage,
+            frames => format!("{damage} (the {frames} frames before that were played)"),
+        });
+        let parts: Vec<_> = [damage, unplayable].into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| format!("{}: {}", called(&self.path), parts.join("; ")))
+    }
+}
+
+/// What people call an input.
+pub fn called(path: &Path) -> impl Display {
+    if path == Path::new(STDIN) { Path::new("standard input").display() } else { path.display() }
+}
+
+impl Display for Trouble {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unplayable { position, reason } => write!(f, "at byte {position}: {reason}"),
+            Self::TooBig { position, len, max } => {
+                write!(f, "at byte {position}: {len} bytes, and {max} is the longest that can be sent")
+            }
+            Self::Damage(words) => f.write_str(words),
+        }
+    }
+}
