@@ -2,7 +2,7 @@
 //!
 //! Every test makes its own hosts (network namespaces), runs the real `mirror-agent` in them and looks at
 //! what arrives. Nothing leaves the machine. The tests need root, and Debian's `iproute2 iputils-ping
-//! tcpdump tshark ethtool bpftool curl python3 python3-scapy util-linux`.
+//! tcpdump tshark ethtool bpftool curl python3 python3-scapy tcpreplay zstd gzip util-linux`.
 //!
 //! | module | what it gives |
 //! |---|---|
@@ -11,6 +11,7 @@
 //! | [`sensor`], [`check`] | the receiving end, and the comparison of what it got |
 //! | [`agent`], [`report`] | the program under test, and its JSON report |
 //! | [`capture`], [`pcap`], [`tshark`], [`tap`] | other people's eyes on the same traffic |
+//! | [`captures`], [`replay`] | captures of every format, right and damaged, and their replay |
 //! | [`web`] | a web server to download from |
 //! | [`bpf`] | another program's TCX hook, to live beside |
 //! | [`lock`], [`scratch`], [`command`] | one load test at a time, scratch folders, commands that must succeed |
@@ -21,6 +22,7 @@
 pub mod agent;
 pub mod bpf;
 pub mod capture;
+pub mod captures;
 pub mod check;
 pub mod command;
 pub mod frames;
@@ -31,6 +33,7 @@ pub mod link;
 pub mod lock;
 pub mod packet_socket;
 pub mod pcap;
+pub mod replay;
 pub mod report;
 pub mod scratch;
 pub mod sensor;

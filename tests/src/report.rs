@@ -19,6 +19,19 @@ pub struct Report {
     pub bytes_sent: u64,
     pub send_errors: BTreeMap<String, u64>,
     pub destinations: Vec<Destination>,
+    /// Only of a replay.
+    pub replay: Option<Replay>,
+}
+
+/// How files were played.
+#[derive(Debug, Deserialize)]
+pub struct Replay {
+    /// Times that the input was played to its end.
+    pub passes: u64,
+    /// Packets with a time before that of the packet in front of them.
+    pub backward_timestamps: u64,
+    /// How far behind its time the latest frame was.
+    pub late_ms: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,6 +76,15 @@ impl Report {
             .unwrap_or_else(|| panic!("no {name} in {self:#?}"))
     }
 
+    /// How files were played.
+    ///
+    /// # Panics
+    /// Where this was no replay.
+    #[must_use]
+    pub fn replay(&self) -> &Replay {
+        self.replay.as_ref().unwrap_or_else(|| panic!("no replay: {self:#?}"))
+    }
+
     /// Checks everything that has to agree in a report, whatever happened in the run.
     ///
     /// # Panics
@@ -99,8 +121,13 @@ impl Report {
         assert_eq!(bytes, self.bytes_sent, "the destinations' bytes: {self:#?}");
         assert!(self.truncated <= sent, "{self:#?}");
         assert_eq!(self.schema, 1);
-        assert_eq!(self.mode, "ring");
-        assert_eq!(self.hook, "tc");
+        let hook = match &*self.mode {
+            "ring" => "tc",
+            "replay" => "none",
+            other => panic!("mode {other}"),
+        };
+        assert_eq!(self.hook, hook, "{self:#?}");
+        assert_eq!(self.replay.is_some(), self.mode == "replay", "{self:#?}");
         // A run that writes a capture has neither encapsulation nor destination.
         let encap = if self.destinations.is_empty() { "none" } else { "vxlan" };
         assert_eq!(self.encap, encap, "{self:#?}");

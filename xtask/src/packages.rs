@@ -32,13 +32,15 @@ impl Proof {
 
 /// Package, and its proof. Scapy is imported by Debian's own Python, not by one that comes earlier on the
 /// `PATH`, hence the files.
-const NEEDED: [(&str, Proof); 9] = [
+const NEEDED: [(&str, Proof); 11] = [
     ("iproute2", Proof::Command("ip")),
     ("iputils-ping", Proof::Command("ping")),
     ("tcpdump", Proof::Command("tcpdump")),
     ("tshark", Proof::Command("tshark")),
     ("ethtool", Proof::Command("ethtool")),
     ("bpftool", Proof::Command("bpftool")),
+    ("tcpreplay", Proof::Command("tcpreplay")),
+    ("zstd", Proof::Command("zstd")),
     ("curl", Proof::Command("curl")),
     ("python3", Proof::File("/usr/bin/python3")),
     ("python3-scapy", Proof::File("/usr/lib/python3/dist-packages/scapy/__init__.py")),
