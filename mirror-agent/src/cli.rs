@@ -164,8 +164,8 @@ pub enum Transmit {
     /// In a replay straight to the network card where that reaches the sensor, else through the host's
     /// stack
     Auto,
-    /// Straight to the network card, or not at all: faster; passes by the host's queues and filters, and
-    /// tcpdump on this host does not see it
+    /// Straight to the network card, which is faster, passes by the host's queues and filters, and is not
+    /// seen by tcpdump on this host; an error where the sensor is not behind an Ethernet device
     Packet,
     /// Through the host's stack
     Udp,

@@ -62,7 +62,7 @@ pub struct OutputCounters {
     pub truncated: Count,
     /// Frames given up.
     pub send_failed: Count,
-    /// Datagrams handed over; 0 when writing a file.
+    /// Datagrams handed over, or written.
     pub datagrams: Count,
     /// UDP payload of those datagrams, in bytes.
     pub bytes: Count,

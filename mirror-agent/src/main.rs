@@ -2,7 +2,10 @@
 
 use std::{io::Write as _, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{
+    Parser as _,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use log::LevelFilter;
 use mirror_agent::{
     cli::{Cli, Command},
@@ -18,7 +21,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() => return fail(USAGE, &usage_error(&error.to_string())),
+        Err(error) if error.use_stderr() => return fail(USAGE, &usage_error(&error)),
         // Asked for: the help, or the version.
         Err(error) => error.exit(),
     };
@@ -37,8 +40,15 @@ fn main() -> ExitCode {
 }
 
 /// The first paragraph of clap's message, which says what is wrong; the usage that follows is for `--help`.
-fn usage_error(message: &str) -> String {
-    let paragraph = message.split("\n\n").next().unwrap_or(message);
+fn usage_error(error: &clap::Error) -> String {
+    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) {
+        return format!("{word:?} is neither an option nor a subcommand: each capture has its own --read");
+    }
+    let message = error.to_string();
+    if error.kind() == ErrorKind::MissingRequiredArgument && message.contains("--iface") {
+        return "nothing to mirror: name an interface (--iface) or a capture (--read), see --help".into();
+    }
+    let paragraph = message.split("\n\n").next().unwrap_or(&message);
     format!("{} (see --help)", paragraph.trim_start_matches("error: ").trim())
 }
 

@@ -34,10 +34,19 @@ pub trait Output {
     /// counted as failed then, and so are those that were counted on a later flush.
     fn send(&mut self, frames: &[Frame<'_>], counters: &OutputCounters) -> io::Result<()>;
 
-    /// Called when there is nothing to send, and at the end: passes on what is held back.
+    /// Called when there is nothing to send: passes on what is held back.
     ///
     /// # Errors
     ///
     /// As for [`Self::send`].
     fn flush(&mut self, counters: &OutputCounters) -> io::Result<()>;
+
+    /// Called once, after the last frame: a flush, and whatever an end needs besides.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::send`].
+    fn finish(&mut self, counters: &OutputCounters) -> io::Result<()> {
+        self.flush(counters)
+    }
 }

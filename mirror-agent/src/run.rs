@@ -30,7 +30,7 @@ use crate::{
     ledger::OutputCounters,
     links::Links,
     names::Names,
-    output::pcapng::Target,
+    output::pcapng::{STDOUT, Target},
     privileges, sensor,
     stop::Stop,
     worker::Event,
@@ -62,7 +62,11 @@ pub fn run(config: Config) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the control plane")?;
-    let result = runtime.block_on(mirror(config));
+    let result = match runtime.block_on(mirror(config)) {
+        // Who closes the pipe before anything came has seen enough as well.
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        result => result,
+    };
     // A name that does not resolve, or an output that takes nothing, may still hold a thread.
     runtime.shutdown_background();
     result
@@ -70,6 +74,9 @@ pub fn run(config: Config) -> Result<()> {
 
 async fn mirror(config: Config) -> Result<()> {
     let mut signals = Signals::new()?;
+    if let Source::Replay(replay) = &config.source {
+        start::check_readable(replay)?;
+    }
     let links = Links::connect()?;
     let named = match &config.output {
         Destination::Sensor(sensor, _) => Some(sensor),
@@ -102,8 +109,15 @@ async fn mirror(config: Config) -> Result<()> {
     run.until_stopped(&config, links, &mut signals).await
 }
 
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 fn cannot_write(path: &Path) -> String {
-    format!("cannot write to {}", path.display())
+    match path.to_str() {
+        Some(STDOUT) => "cannot write to standard output".into(),
+        _ => format!("cannot write to {}", path.display()),
+    }
 }
 
 /// A run in progress: hooks attached, or captures open; threads sending.
@@ -167,10 +181,11 @@ impl Run {
             tokio::select! {
                 () = signals.next() => break None,
                 () = at(ends) => break None,
-                Some(event) = self.events.recv() => match event {
-                    Event::LimitReached | Event::SourceEnded => break None,
-                    Event::FirstRefusal => self.warn_of_refusals(),
-                    Event::OutputFailed(error) => break Some(error),
+                event = self.events.recv() => match event {
+                    // Without an event all threads are gone, which they are only by a panic.
+                    Some(Event::LimitReached | Event::SourceEnded) | None => break None,
+                    Some(Event::FirstRefusal) => self.warn_of_refusals(),
+                    Some(Event::OutputFailed(error)) => break Some(error),
                 },
                 Some(changes) = links.next_changes() => self.follow_changes(config, links, &changes).await,
                 () = progress.due() => {

@@ -23,6 +23,14 @@ pub struct Frame<'a> {
     pub bytes: &'a [u8],
 }
 
+impl Frame<'_> {
+    /// Whether it had more bytes on the wire than there are.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.header.captured_len < self.header.original_len
+    }
+}
+
 /// Frames in their order. They stay where they are until [`Source::release`] gives their place back.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -42,6 +50,9 @@ pub trait Source {
 
     /// Called when [`Self::batch`] had nothing: waits until it may have something, or until `stop`.
     fn wait(&mut self, stop: &Stop);
+
+    /// The output takes no more: no frame is to be taken out of a capture in vain.
+    fn abandon(&mut self) {}
 
     /// Whether there will never be another frame, given that `stop` asked for the end or did not.
     fn is_over(&self, stop: &Stop) -> bool;

@@ -70,7 +70,10 @@ impl<S: Source + Send + 'static, O: Output + Send + 'static> Worker<S, O> {
                 let _ = self.events.send(Event::FirstRefusal);
             }
             if let Some(result) = self.serve(output_works) {
-                output_works &= self.check(result);
+                if output_works && !self.check(result) {
+                    output_works = false;
+                    self.source.abandon();
+                }
                 continue;
             }
             if output_works {
@@ -82,7 +85,7 @@ impl<S: Source + Send + 'static, O: Output + Send + 'static> Worker<S, O> {
             }
         }
         if output_works {
-            let result = self.output.flush(&self.counters);
+            let result = self.output.finish(&self.counters);
             self.check(result);
         }
         // Nobody listens any more once the agent stops.
@@ -102,17 +105,12 @@ impl<S: Source + Send + 'static, O: Output + Send + 'static> Worker<S, O> {
                 }
             };
             let frames = &batch.frames[..allowed];
-            let failed_before = self.counters.send_failed.get();
             let result = if output_works && !self.stop.gives_up() {
                 self.output.send(frames, &self.counters)
             } else {
                 self.counters.send_failed.add(frames.len() as u64);
                 Ok(())
             };
-            let cut = frames.iter().filter(|frame| frame.header.captured_len < frame.header.original_len);
-            // Which of the frames failed is not known; none is counted as cut that was not sent.
-            let failed = self.counters.send_failed.get() - failed_before;
-            self.counters.truncated.add((cut.count() as u64).saturating_sub(failed));
             if allowed > 0 && self.limit.as_ref().is_some_and(|limit| limit.is_reached()) {
                 // Nobody listens any more once the agent stops.
                 let _ = self.events.send(Event::LimitReached);

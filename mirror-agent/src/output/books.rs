@@ -42,6 +42,7 @@ impl<'a> Books<'a> {
         }
         let bytes = mirror_common::vxlan::HEADER_LEN + self.frames[part.frame].bytes.len();
         self.counters.sent.add(1);
+        self.counters.truncated.add(u64::from(self.frames[part.frame].is_cut()));
         self.counters.datagrams.add(1);
         self.counters.bytes.add(bytes as u64);
     }

@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use mirror_common::record;
+use mirror_common::{record, vxlan};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
@@ -64,6 +64,10 @@ pub struct Capture {
     interfaces: HashMap<u32, u32>,
     /// Frames that were written and not yet flushed: nobody can say that they arrived.
     unflushed: u64,
+    /// Of those, the ones that are cut.
+    unflushed_cut: u64,
+    /// The UDP payload of those, where they are datagrams.
+    unflushed_payload: u64,
 }
 
 /// Frames after which a capture is flushed even under load, so that what a full disk makes known late
@@ -78,7 +82,16 @@ impl Capture {
     /// Those of the file.
     pub fn begin(target: Target, content: Content, names: Names, clock: Clock) -> io::Result<Self> {
         let writer = target.begin()?;
-        Ok(Self { writer, content, names, clock, interfaces: HashMap::new(), unflushed: 0 })
+        Ok(Self {
+            writer,
+            content,
+            names,
+            clock,
+            interfaces: HashMap::new(),
+            unflushed: 0,
+            unflushed_cut: 0,
+            unflushed_payload: 0,
+        })
     }
 
     fn write(&mut self, frame: &Frame<'_>, since_epoch_ns: i64) -> io::Result<()> {
@@ -121,7 +134,7 @@ impl Capture {
     /// Counts what is held back as failed: the file ends somewhere inside it.
     fn give_up(&mut self, counters: &OutputCounters, more: u64) {
         counters.send_failed.add(self.unflushed + more);
-        self.unflushed = 0;
+        (self.unflushed, self.unflushed_cut, self.unflushed_payload) = (0, 0, 0);
     }
 }
 
@@ -138,12 +151,14 @@ impl Output for Capture {
                 return Err(error);
             }
             self.unflushed += 1;
+            self.unflushed_cut += u64::from(frame.is_cut());
+            self.unflushed_payload += (vxlan::HEADER_LEN + frame.bytes.len()) as u64;
         }
         if self.unflushed >= FLUSH_EVERY { self.flush(counters) } else { Ok(()) }
     }
 
     fn flush(&mut self, counters: &OutputCounters) -> io::Result<()> {
-        if self.interfaces.is_empty() {
+        if self.interfaces.is_empty() && self.clock == Clock::Monotonic {
             // libpcap refuses a capture with no interface, and this may stay one with no frame.
             for (ifindex, name) in self.names.all() {
                 let interface = self.writer.add_interface(Some(&name))?;
@@ -156,8 +171,22 @@ impl Output for Capture {
             return Err(error);
         }
         counters.sent.add(self.unflushed);
-        self.unflushed = 0;
+        counters.truncated.add(self.unflushed_cut);
+        if matches!(self.content, Content::Datagrams(_)) {
+            counters.datagrams.add(self.unflushed);
+            counters.bytes.add(self.unflushed_payload);
+        }
+        (self.unflushed, self.unflushed_cut, self.unflushed_payload) = (0, 0, 0);
         Ok(())
+    }
+
+    fn finish(&mut self, counters: &OutputCounters) -> io::Result<()> {
+        if self.interfaces.is_empty() {
+            // A replay learns names as it goes: only with a frame is it certain which one comes first, and
+            // the same input is to give the same bytes. This one had no frame.
+            self.writer.add_interface(None)?;
+        }
+        self.flush(counters)
     }
 }
 

@@ -316,7 +316,9 @@ impl Output for RawSocket {
                         .iter()
                         .map(|frame| vxlan::HEADER_LEN + frame.bytes.len())
                         .sum();
+                    let cut = frames[done..done + sent].iter().filter(|frame| frame.is_cut()).count();
                     counters.sent.add(sent as u64);
+                    counters.truncated.add(cut as u64);
                     counters.datagrams.add(sent as u64);
                     counters.bytes.add(bytes as u64);
                     done += sent;

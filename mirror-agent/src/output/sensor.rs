@@ -290,6 +290,7 @@ impl SensorOutput {
         if errno == libc::EIO {
             self.no_xsk = self.straight.as_ref().map(|straight| straight.ifindex);
         }
+        self.wait_for_card(ORDER_TIME);
         self.forget();
         // An interface that is down comes back as the same; its queue would be busy for a while if it were
         // given up.

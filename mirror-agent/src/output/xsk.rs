@@ -109,7 +109,10 @@ impl Xsk {
                 if !self.queue.has_room() {
                     self.push_out(books)?;
                 }
-                if self.queue.has_room() || self.wait_for_room() {
+                if books.is_lost(index) {
+                    // The fragments of a datagram that is lost are of no use.
+                    books.gave_up(part, 0);
+                } else if self.queue.has_room() || self.wait_for_room() {
                     self.queue.stage(packet.header(), books.body(index, &packet), part);
                 } else {
                     books.gave_up(part, libc::ENOBUFS);

@@ -116,10 +116,11 @@ fn total(replay: &Replay) -> Option<u64> {
 
 fn bar(total: Option<u64>) -> ProgressBar {
     let target = ProgressDrawTarget::stderr();
+    // Not as wide as the terminal: what it echoes, such as ^C, is to stay on the bar's line, which is cleared.
     let (bar, template) = match total {
         Some(total) => (
             ProgressBar::with_draw_target(Some(total), target),
-            "{elapsed} {wide_bar} {percent} % {msg}, {eta} left",
+            "{elapsed} {bar:20} {percent} % {msg}, {eta} left",
         ),
         None => (ProgressBar::with_draw_target(None, target), "{elapsed} {spinner} {msg}"),
     };

@@ -1,9 +1,10 @@
 //! Starts a run: everything that has to be there before the first frame is seen.
 
 use std::{
-    fs::{self, Metadata},
+    fs::{self, File, Metadata},
+    io,
     net::SocketAddr,
-    os::unix::fs::MetadataExt as _,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -211,7 +212,6 @@ impl Start<'_> {
         B: FnOnce() -> Result<Vec<O>>,
     {
         let cpu = *self.config.cpus.first().context("no processor to send from")?;
-        check_readable(replay)?;
         let outputs = open(None)?()?;
         let playback = Arc::new(Playback::new(&replay.files));
         let order = read_ahead::Order {
@@ -293,40 +293,52 @@ fn way(direction: Direction) -> &'static str {
     }
 }
 
-/// Finds out before the output is touched where there is nothing to play. A file that cannot be opened
-/// beside others that can does not keep those from being played.
-fn check_readable(replay: &config::Replay) -> Result<()> {
-    let mut first_error = None;
-    let mut is_readable = false;
+/// Finds out before the output is touched where there is nothing to play. A file that cannot be read beside
+/// others that can does not keep those from being played, and is told at once: its turn may be hours away.
+pub fn check_readable(replay: &config::Replay) -> Result<()> {
+    let mut errors = Vec::new();
     for path in &replay.files {
-        if path == Path::new(STDIN) {
-            is_readable = true;
-            continue;
+        if path != Path::new(STDIN)
+            && let Err(error) = check_one(path, replay.passes)?
+        {
+            errors.push(format!("cannot read {}: {error}", path.display()));
         }
-        let error = match fs::metadata(path) {
-            Ok(metadata) if metadata.is_dir() => "it is a directory, name the captures in it".into(),
-            Ok(metadata) if !metadata.is_file() && replay.passes != 1 => {
-                bail!("--loop {}: {} is no file and can be played once only", replay.passes, path.display())
-            }
-            Ok(_) => {
-                is_readable = true;
-                continue;
-            }
-            Err(error) => error.to_string(),
-        };
-        first_error.get_or_insert_with(|| anyhow!("cannot read {}: {error}", path.display()));
     }
-    match first_error {
-        Some(error) if !is_readable => Err(error),
-        _ => Ok(()),
+    if errors.len() == replay.files.len() {
+        bail!("{}", errors.join("; "));
     }
+    errors.iter().for_each(|error| log::warn!("{error}: the other captures are played"));
+    Ok(())
+}
+
+/// The outer error is one of the command line, the inner one of the file.
+fn check_one(path: &Path, passes: u64) -> Result<Result<(), String>> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    if metadata.is_dir() {
+        return Ok(Err("it is a directory, name the captures in it".into()));
+    }
+    if !metadata.is_file() {
+        if passes != 1 {
+            bail!("--loop {passes}: {} is no file and can be played once only", path.display());
+        }
+        // Opening a FIFO would wait for its writer.
+        return Ok(Ok(()));
+    }
+    Ok(File::open(path).map(drop).map_err(|error| error.to_string()))
 }
 
 /// A capture that is written over itself would be empty before it is read.
 fn check_not_read(target: &Target, path: &Path, files: &[PathBuf]) -> Result<()> {
     let is_same = |a: &Metadata, b: &Metadata| a.is_file() && (a.dev(), a.ino()) == (b.dev(), b.ino());
     let written = target.metadata().with_context(|| cannot_write(path))?;
-    match files.iter().find(|file| fs::metadata(file).is_ok_and(|read| is_same(&written, &read))) {
+    let read = |file: &PathBuf| match file.to_str() {
+        Some(STDIN) => File::from(io::stdin().as_fd().try_clone_to_owned()?).metadata(),
+        _ => fs::metadata(file),
+    };
+    match files.iter().find(|file| read(file).is_ok_and(|read| is_same(&written, &read))) {
         Some(_) => bail!("{}: it is one of the captures to be read, name another file", cannot_write(path)),
         None => Ok(()),
     }

@@ -91,7 +91,8 @@ struct Record {
     direction: Option<Direction>,
     /// Never less than the captured bytes.
     original_len: u32,
-    link_type: LinkType,
+    /// Or the number of one whose packets cannot be made Ethernet frames.
+    link_type: Result<LinkType, u32>,
     /// Of the writer.
     order: Endianness,
     /// The captured bytes, as [`Window::at`] has them.
@@ -104,7 +105,7 @@ impl CaptureReader {
     /// `consumed` is kept at the bytes read from the file so far, before decompression.
     ///
     /// # Errors
-    /// `path` cannot be opened, or is a directory. What is wrong with its content, [`Self::next`] says.
+    /// `path` cannot be opened, or is a directory: why, for the caller to name it. What is wrong with its content, [`Self::next`] says.
     pub fn open(path: &Path, consumed: Arc<AtomicU64>) -> anyhow::Result<Self> {
         Ok(Self::from_reader(Box::new(input::open(path, consumed)?), READ_LEN))
     }

@@ -86,27 +86,32 @@ impl ReplaySource {
         }
     }
 
-    /// Goes on to a chunk that has a frame to send, past everything that has not. `None` where there is
+    /// Goes on to a chunk that has a frame to send, past everything that has not. `false` where there is
     /// none yet, or never again.
-    fn at_frame(&mut self) -> Option<&Chunk> {
+    fn goes_on_to_frame(&mut self) -> bool {
         loop {
             if self.left == 0 {
                 self.is_over = true;
             }
             if self.is_over {
-                return None;
+                return false;
             }
             let Some(chunk) = &self.chunk else {
                 match self.chunks.try_recv() {
                     Ok(chunk) => {
                         if chunk.begins_file {
                             self.pace.begin_file();
+                            self.playback.begin_file(chunk.file);
                         }
                         self.next = Place::default();
                         self.chunk = Some(chunk);
                     }
-                    Err(TryRecvError::Empty) => return None,
-                    Err(TryRecvError::Disconnected) => self.is_over = true,
+                    Err(TryRecvError::Empty) => return false,
+                    Err(TryRecvError::Disconnected) => {
+                        // The last chunk says that it is the last.
+                        self.playback.reader_failed();
+                        self.is_over = true;
+                    }
                 }
                 continue;
             };
@@ -117,17 +122,17 @@ impl ReplaySource {
                 self.next.trouble += 1;
             }
             if self.next.frame < chunk.headers.len() {
-                break;
+                return true;
             }
             if chunk.ends_pass {
                 self.playback.pass_ended();
             }
             self.playback.moved_to(chunk.read_to);
+            self.is_over |= chunk.is_last;
             if let Some(chunk) = self.chunk.take() {
                 self.give_back(chunk);
             }
         }
-        self.chunk.as_ref()
     }
 
     fn give_back(&mut self, mut chunk: Chunk) {
@@ -163,6 +168,9 @@ impl ReplaySource {
                 self.due_ns = Some(due);
                 break;
             }
+            if !self.pace.is_top_speed() {
+                self.pace.let_through(now);
+            }
             count += 1;
         }
         self.playback.note_pace(self.pace.backward(), self.pace.late_ns());
@@ -172,7 +180,9 @@ impl ReplaySource {
 
 impl Source for ReplaySource {
     fn batch(&mut self) -> Option<Batch<'_>> {
-        self.at_frame()?;
+        if !self.goes_on_to_frame() {
+            return None;
+        }
         let count = self.count_due();
         if count == 0 {
             return None;
@@ -214,6 +224,10 @@ impl Source for ReplaySource {
         while now_ns() < due && !stop.drains() {
             std::hint::spin_loop();
         }
+    }
+
+    fn abandon(&mut self) {
+        self.is_over = true;
     }
 
     fn is_over(&self, stop: &Stop) -> bool {

@@ -150,6 +150,7 @@ impl Queue {
                             tries = 0;
                             skips += 1;
                             self.give_up_first(books, result.err().unwrap_or(libc::EAGAIN))?;
+                            skips += self.skip_lost(books);
                         }
                     }
                 }
@@ -166,6 +167,7 @@ impl Queue {
                         pause();
                     } else {
                         tries = 0;
+                        skips += self.skip_lost(books);
                     }
                 }
                 Err(errno) => {
@@ -241,6 +243,15 @@ impl Queue {
         let part = first.and_then(|index| self.skip(index)).ok_or(libc::EIO)?;
         books.gave_up(part, errno);
         Ok(())
+    }
+
+    /// Has the kernel skip the other packets of a frame that was given up. Returns how many.
+    fn skip_lost(&mut self, books: &mut Books<'_>) -> usize {
+        let is_lost = |packet: &Pending| packet.part.is_none_or(|part| books.is_lost(part.frame));
+        let count = self.pending.iter().take_while(|packet| is_lost(packet)).count();
+        let parts: usize =
+            (0..count).filter_map(|index| self.skip(index)).map(|part| books.gave_up(part, 0)).count();
+        parts
     }
 
     /// Forgets what is staged.

@@ -2,10 +2,8 @@
 
 use std::{fmt, io};
 
+use super::{CAPTURED_MAX, INTERFACES_MAX, PACKET_BLOCK_MAX, input::Compression, link_type};
 use arrayvec::ArrayVec;
-use pcap_file::DataLink;
-
-use super::{CAPTURED_MAX, INTERFACES_MAX, PACKET_BLOCK_MAX, input::Compression};
 
 /// Reading cannot go on: where, and why. One line, to stand behind the name of the file.
 #[derive(Debug)]
@@ -113,7 +111,13 @@ impl fmt::Display for Reason {
             Self::Empty => f.write_str("the input is empty"),
             Self::NotACapture(start) => {
                 f.write_str("the input is not a capture: it starts with")?;
-                start.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
+                start.iter().try_for_each(|byte| write!(f, " {byte:02x}"))?;
+                match start.as_slice() {
+                    [0xfd, b'7', b'z', ..] => f.write_str(" (xz; gzip and zstd are understood)"),
+                    [b'B', b'Z', b'h', ..] => f.write_str(" (bzip2; gzip and zstd are understood)"),
+                    [0x04, 0x22, 0x4d, 0x18] => f.write_str(" (lz4; gzip and zstd are understood)"),
+                    _ => Ok(()),
+                }
             }
             Self::Version { format, major, minor } => {
                 write!(f, "version {major}.{minor} of {format} is not supported")
@@ -164,14 +168,7 @@ impl fmt::Display for Reason {
                 )
             }
             Self::TooManyInterfaces => write!(f, "one interface more than {INTERFACES_MAX}"),
-            Self::LinkType(number) => {
-                write!(f, "link type {number} ")?;
-                match DataLink::from(*number) {
-                    DataLink::Unknown(_) => {}
-                    known => write!(f, "({known:?}) ")?,
-                }
-                f.write_str("is not supported: Ethernet, raw IP, Linux cooked (v1, v2) and BSD loopback are")
-            }
+            Self::LinkType(number) => link_type::write_unsupported(f, *number),
         }
     }
 }

@@ -9,7 +9,7 @@ use pcap_file::Endianness;
 use super::{
     Packet, Record,
     cooked::{self, Cooked},
-    link_type::LinkType,
+    link_type::{self, LinkType},
 };
 
 /// Receiver of a frame whose packet came with no Ethernet header: a locally administered address.
@@ -67,6 +67,8 @@ pub enum Unplayable {
     HardwareWithoutEthertype(u16),
     /// An IEEE 802.3 frame of more bytes than its length field can tell.
     TooLongForLength(u32),
+    /// A packet of an interface whose link type this is; the other interfaces' are played.
+    LinkType(u32),
 }
 
 impl fmt::Display for Unplayable {
@@ -77,6 +79,7 @@ impl fmt::Display for Unplayable {
                 write!(f, "only {captured} bytes were captured of a header of {header}")
             }
             Self::IpVersion(version) => write!(f, "IP version {version} is neither 4 nor 6"),
+            Self::LinkType(number) => link_type::write_unsupported(f, *number),
             Self::UnknownFamily(family) => write!(f, "address family {family} is neither of IPv4 nor IPv6"),
             Self::ProtocolWithoutEthertype(protocol) => {
                 write!(f, "protocol {protocol:#06x} has no Ethernet type")
@@ -128,7 +131,8 @@ pub(super) fn packet<'a>(record: &Record, data: &'a [u8]) -> Packet<'a> {
 
 #[inline]
 fn made<'a>(record: &Record, data: &'a [u8]) -> Result<Made<'a>, Unplayable> {
-    let ethertype = match record.link_type {
+    let link_type = record.link_type.map_err(Unplayable::LinkType)?;
+    let ethertype = match link_type {
         LinkType::Ethernet => {
             let rest = split(data, PREFIX_LEN).map(|_| data)?;
             let frame = EthernetFrame { prefix: ArrayVec::new(), rest };
@@ -136,7 +140,7 @@ fn made<'a>(record: &Record, data: &'a [u8]) -> Result<Made<'a>, Unplayable> {
         }
         LinkType::Cooked => return cooked(record, Cooked::read(data)?),
         LinkType::Cooked2 => return cooked(record, Cooked::read_2(data)?),
-        LinkType::Null | LinkType::Loop => return loopback(record.link_type, record.order, data),
+        LinkType::Null | LinkType::Loop => return loopback(link_type, record.order, data),
         LinkType::Ipv4 => ethernet::IPV4,
         LinkType::Ipv6 => ethernet::IPV6,
         LinkType::Ip => match data.first().map(|byte| byte >> 4) {

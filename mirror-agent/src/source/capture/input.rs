@@ -66,16 +66,15 @@ impl fmt::Display for Compression {
 
 /// Opens `path`, [`STDIN`] being standard input, and reads nothing yet.
 pub(super) fn open(path: &Path, consumed: Arc<AtomicU64>) -> anyhow::Result<impl Read + Send + 'static> {
-    let name = path.display();
     let file = if path == Path::new(STDIN) {
         // The descriptor itself: `io::Stdin` would put a buffer and a lock between.
         io::stdin().as_fd().try_clone_to_owned().map(File::from)
     } else {
         File::open(path)
     };
-    let file = file.with_context(|| format!("cannot open {name}"))?;
-    if file.metadata().with_context(|| format!("cannot open {name}"))?.is_dir() {
-        bail!("cannot read {name}: it is a directory, not a capture");
+    let file = file.context("cannot be opened")?;
+    if file.metadata().context("cannot be opened")?.is_dir() {
+        bail!("it is a directory: name the captures in it");
     }
     consumed.store(0, Ordering::Relaxed);
     Ok(Counted { file, consumed })

@@ -1,5 +1,9 @@
 //! Link types: what a packet of a capture begins with, <https://www.tcpdump.org/linktypes.html>.
 
+use std::fmt;
+
+use pcap_file::DataLink;
+
 /// A link type whose packets are, or can be made, Ethernet frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LinkType {
@@ -37,4 +41,14 @@ impl LinkType {
             _ => return None,
         })
     }
+}
+
+/// Says which link type is not supported, and which ones are.
+pub(super) fn write_unsupported(f: &mut fmt::Formatter<'_>, number: u32) -> fmt::Result {
+    write!(f, "link type {number} ")?;
+    match DataLink::from(number) {
+        DataLink::Unknown(_) => {}
+        known => write!(f, "({known:?}) ")?,
+    }
+    f.write_str("is not supported: Ethernet, raw IP, Linux cooked (v1, v2) and BSD loopback are")
 }

@@ -122,7 +122,7 @@ impl Pcap {
             time_ns: Some(time_ns),
             direction: None,
             original_len: original.max(captured),
-            link_type: self.link_type,
+            link_type: Ok(self.link_type),
             order: self.order,
             data,
         }))

@@ -230,7 +230,7 @@ impl PcapNg {
             time_ns: fields.count.and_then(|count| interface.clock.time_ns(count)),
             direction,
             original_len: fields.original.max(captured),
-            link_type: interface.link_type.map_err(Reason::LinkType)?,
+            link_type: interface.link_type,
             order: self.order,
             data,
         })

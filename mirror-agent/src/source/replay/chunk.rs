@@ -19,6 +19,8 @@ pub struct Chunk {
     pub begins_file: bool,
     /// Whether these are the last frames of the last file.
     pub ends_pass: bool,
+    /// Whether there will be no other chunk.
+    pub is_last: bool,
     /// One for each frame. The times are nanoseconds since 1970.
     pub headers: Vec<RecordHeader>,
     /// The frames' bytes with nothing between them, `captured_len` each.

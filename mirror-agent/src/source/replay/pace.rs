@@ -62,6 +62,8 @@ pub struct Pace {
     shift_ns: u64,
     /// The greatest time in the capture so far in this file.
     newest_ns: Option<u64>,
+    /// That time before the clock was set back, until it is reached again.
+    before_set_ns: Option<u64>,
     /// The last frame's time.
     last_ns: u64,
     /// Frames with an earlier time than the one before.
@@ -81,6 +83,7 @@ impl Pace {
             planned_ns: 0,
             shift_ns: 0,
             newest_ns: None,
+            before_set_ns: None,
             last_ns: 0,
             backward: 0,
             late_ns: 0,
@@ -89,7 +92,7 @@ impl Pace {
 
     /// Another file, or the same again: its first frame follows the last one with no gap of the captures.
     pub fn begin_file(&mut self) {
-        self.newest_ns = None;
+        (self.newest_ns, self.before_set_ns) = (None, None);
     }
 
     /// Whether every frame is due at once, so that nobody has to look at the clock.
@@ -98,14 +101,16 @@ impl Pace {
         self.pacing == Pacing::TopSpeed
     }
 
-    /// When the next frame is due, captured at `time_ns` and `len` bytes long. To be asked once for each
-    /// frame, when it is the next one to be sent.
+    /// When the next frame is due, captured at `time_ns` and `len` bytes long. A time of 0 stands for none:
+    /// such a frame belongs to the one before it. To be asked once for each frame, when it is the next one to
+    /// be sent.
     pub fn due_ns(&mut self, time_ns: u64, len: usize, now_ns: u64) -> u64 {
         let elapsed = self.capture_time_passed(time_ns);
         let ns_per_unit = match self.pacing {
             Pacing::TopSpeed => return 0,
             Pacing::Speed(factor) => {
-                self.progress += elapsed;
+                // Times in a capture may be anything.
+                self.progress = self.progress.saturating_add(elapsed);
                 1.0 / factor
             }
             Pacing::FramesPerSecond(rate) => 1e9 / rate,
@@ -122,18 +127,25 @@ impl Pace {
         }
         let gap = planned.saturating_sub(self.planned_ns.max(start));
         self.planned_ns = planned;
-        self.late_ns = self.late_ns.max(now_ns.saturating_sub(planned));
         self.shift_ns -= self.shift_ns.min(gap / CATCH_UP);
         let due = planned.saturating_add(self.shift_ns);
         let earliest = now_ns.saturating_sub(BURST_NS);
         if due < earliest {
-            self.shift_ns += earliest - due;
+            self.shift_ns = self.shift_ns.saturating_add(earliest - due);
         }
         due.max(earliest)
     }
 
+    /// The frame that was asked about last is sent at `now_ns`.
+    pub fn let_through(&mut self, now_ns: u64) {
+        self.late_ns = self.late_ns.max(now_ns.saturating_sub(self.planned_ns));
+    }
+
     /// How far the capture's clock went on since the last frame, in nanoseconds.
     fn capture_time_passed(&mut self, time_ns: u64) -> u64 {
+        if time_ns == 0 {
+            return 0;
+        }
         let Some(newest) = self.newest_ns else {
             (self.newest_ns, self.last_ns) = (Some(time_ns), time_ns);
             return 0;
@@ -146,7 +158,16 @@ impl Pace {
             return 0;
         }
         self.newest_ns = Some(time_ns);
-        time_ns.saturating_sub(newest)
+        if time_ns < newest {
+            // One stray frame, or the clock from here on: the next frames tell.
+            self.before_set_ns = self.before_set_ns.max(Some(newest));
+            return 0;
+        }
+        let since_before = self.before_set_ns.and_then(|before| time_ns.checked_sub(before));
+        if since_before.is_some() {
+            self.before_set_ns = None;
+        }
+        (time_ns - newest).min(since_before.unwrap_or(u64::MAX))
     }
 
     /// Frames so far whose time is earlier than that of the frame before, in the same file.
@@ -225,6 +246,18 @@ mod tests {
     }
 
     #[test]
+    fn a_stray_time_holds_nothing_up() {
+        let hour = 3_600_000_000_000;
+        let t = 500_000 * hour;
+        let speed = Pacing::Speed(1.0);
+        assert_eq!(due(speed, &[t, t - hour, t + 10, t + 20]), [0, 0, 10, 20]);
+        assert_eq!(due(speed, &[t, 1, 2, t + 10]), [0, 0, 1, 11]);
+        assert_eq!(due(speed, &[0, t, 0, t + 10]), [0, 0, 0, 10], "no time at all");
+        // Two clocks, an hour apart, by turns.
+        assert_eq!(due(speed, &[t, t - hour, t + 5, t - hour + 6, t + 7]), [0, 0, 5, 5, 7]);
+    }
+
+    #[test]
     fn the_next_file_follows_at_once() {
         let mut pace = Pace::new(Pacing::Speed(1.0));
         assert_eq!(pace.due_ns(1_000, 100, T0), T0);
@@ -247,7 +280,11 @@ mod tests {
         // 50 ms with no processor: 500 frames behind.
         now += 50_000_000;
         let stalled = now;
-        let at_once = (0..).take_while(|_| pace.due_ns(0, 100, now) <= now).count() as u64;
+        let mut at_once = 0;
+        while pace.due_ns(0, 100, now) <= now {
+            pace.let_through(now);
+            at_once += 1;
+        }
         assert!((BURST_NS / gap..=BURST_NS / gap + 2).contains(&at_once), "{at_once} frames at once");
         assert!(pace.late_ns() >= 50_000_000 - gap, "{}", pace.late_ns());
         // From then on never faster than by a tenth, and on time again in the end.
@@ -263,6 +300,18 @@ mod tests {
             sent += 1;
             assert!(sent < 10_000, "{} ns behind", now - (T0 + sent * gap));
         }
+    }
+
+    #[test]
+    fn no_time_in_a_capture_is_too_wild() {
+        let mut pace = Pace::new(Pacing::Speed(1e-9));
+        let mut last = 0;
+        for time in [1, u64::MAX, 1, u64::MAX, 5, u64::MAX / 2] {
+            let due = pace.due_ns(time, 100, T0);
+            assert!(due >= last, "{time}");
+            last = due;
+        }
+        assert_eq!(last, u64::MAX, "never");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -42,6 +42,8 @@ pub enum Trouble {
 struct File {
     path: PathBuf,
     frames: Count,
+    /// Of those, the ones in this pass.
+    frames_in_pass: Count,
     bytes: Count,
     unplayable: Count,
     too_big: Count,
@@ -58,6 +60,7 @@ pub struct Playback {
     backward: Count,
     late_ns: AtomicU64,
     position: AtomicU64,
+    reader_failed: AtomicBool,
 }
 
 /// What one file contributed.
@@ -82,6 +85,7 @@ impl Playback {
         let file = |path: &PathBuf| File {
             path: path.clone(),
             frames: Count::default(),
+            frames_in_pass: Count::default(),
             bytes: Count::default(),
             unplayable: Count::default(),
             too_big: Count::default(),
@@ -94,13 +98,27 @@ impl Playback {
             backward: Count::default(),
             late_ns: AtomicU64::new(0),
             position: AtomicU64::new(0),
+            reader_failed: AtomicBool::new(false),
         }
+    }
+
+    /// A file is played from its beginning.
+    pub(super) fn begin_file(&self, file: usize) {
+        if let Some(file) = self.files.get(file) {
+            file.frames_in_pass.set(0);
+        }
+    }
+
+    /// The reading thread ended before its time.
+    pub(super) fn reader_failed(&self) {
+        self.reader_failed.store(true, Ordering::Relaxed);
     }
 
     /// Frames of a file are on their way.
     pub(super) fn seen(&self, file: usize, frames: u64, bytes: u64) {
         if let Some(file) = self.files.get(file) {
             file.frames.add(frames);
+            file.frames_in_pass.add(frames);
             file.bytes.add(bytes);
         }
     }
@@ -121,7 +139,13 @@ impl Playback {
         }
         if is_first {
             let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
-            words.get_or_insert_with(|| trouble.to_string());
+            words.get_or_insert_with(|| match (trouble, file.frames_in_pass.get()) {
+                (Trouble::Damage(damage), 1..) => {
+                    let frames = file.frames_in_pass.get();
+                    format!("{damage} (the {frames} frames before that were played)")
+                }
+                _ => trouble.to_string(),
+            });
         }
     }
 
@@ -174,7 +198,10 @@ impl Playback {
 
     /// What could not be played, in one line. `None` where all was.
     pub fn failure(&self) -> Option<String> {
-        let lines: Vec<_> = self.files.iter().filter_map(File::failure).collect();
+        let mut lines: Vec<_> = self.files.iter().filter_map(File::failure).collect();
+        if self.reader_failed.load(Ordering::Relaxed) {
+            lines.push("the reading thread ended in a panic: this is a bug, please report it".into());
+        }
         (!lines.is_empty()).then(|| lines.join("; "))
     }
 }
@@ -187,11 +214,7 @@ impl File {
             1 => format!("a packet could not be played: {first}"),
             _ => format!("{count} packets could not be played, the first: {first}"),
         });
-        let damage = words(&self.damage).map(|damage| match self.frames.get() {
-            0 => damage,
-            frames => format!("{damage} (the {frames} frames before that were played)"),
-        });
-        let parts: Vec<_> = [damage, unplayable].into_iter().flatten().collect();
+        let parts: Vec<_> = [words(&self.damage), unplayable].into_iter().flatten().collect();
         (!parts.is_empty()).then(|| format!("{}: {}", called(&self.path), parts.join("; ")))
     }
 }

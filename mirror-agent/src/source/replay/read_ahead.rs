@@ -96,13 +96,23 @@ pub fn start(order: Order, sender_cpu: usize) -> io::Result<Link> {
         if let Err(error) = leave(sender_cpu) {
             log::debug!("the reading thread may share a processor with the sending one: {error}");
         }
-        let wake = Arc::clone(&reader.filled);
+        // Dropped after the reader, whose end of the channel is closed by then, also in a panic: whoever
+        // waits for a chunk learns that none will come.
+        let _wake = WakeAtEnd(Arc::clone(&reader.filled));
         // Nobody reads any more: no news, it was the sending thread that left.
         let _ = reader.play_all();
-        // The channel is closed by now: whoever waits for a chunk learns that none will come.
-        let _ = wake.write(1);
     })?;
     Ok(link)
+}
+
+/// Wakes the sending thread when this one ends.
+struct WakeAtEnd(Arc<EventFd>);
+
+impl Drop for WakeAtEnd {
+    fn drop(&mut self) {
+        // Fails only if the count would overflow; then it is not 0, which is all that matters.
+        let _ = self.0.write(1);
+    }
 }
 
 /// Leaves the sending thread's processor to it, where there is another one.
@@ -128,7 +138,8 @@ impl Reader {
             }
             pass += 1;
         }
-        Ok(())
+        self.chunk.is_last = true;
+        self.hand_over()
     }
 
     /// Plays one file up to its end or to damage. Returns how many frames it had.

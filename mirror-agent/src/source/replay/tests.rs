@@ -38,6 +38,11 @@ impl Bench {
     }
 
     fn end(&mut self) {
+        self.put(Chunk { is_last: true, read_to: 77, ..Chunk::default() });
+    }
+
+    /// As a reading thread that panics.
+    fn break_off(&mut self) {
         self.chunks = None;
         self.filled.write(1).unwrap();
     }
@@ -73,7 +78,7 @@ fn chunk(file: usize, numbers: std::ops::Range<u8>) -> Chunk {
         let len = 20 + u32::from(number);
         chunk.bytes.extend(vec![number; len as usize]);
         chunk.headers.push(RecordHeader {
-            time_ns: u64::from(number) * 1_000_000,
+            time_ns: 1_000_000_000 + u64::from(number) * 1_000_000,
             captured_len: len,
             original_len: len + 1,
             ..RecordHeader::default()
@@ -95,7 +100,7 @@ fn frames_come_in_order_and_are_counted_for_their_file() {
     let mut bench = Bench::new(Pacing::TopSpeed, None);
     bench.put(chunk(0, 0..100));
     bench.put(Chunk::default());
-    bench.put(Chunk { ends_pass: true, read_to: 77, ..chunk(1, 100..130) });
+    bench.put(Chunk { ends_pass: true, ..chunk(1, 100..130) });
     bench.end();
     let batches = bench.play();
     assert_eq!(frames(&batches), (0..130).collect::<Vec<_>>());
@@ -152,6 +157,27 @@ fn damage_is_told_with_what_was_played() {
         bench.playback.failure().unwrap(),
         "a.pcap: at byte 9: broken (the 3 frames before that were played); b.pcap: it is empty"
     );
+}
+
+#[test]
+fn a_reading_thread_that_breaks_off_is_no_end_like_any_other() {
+    let mut bench = Bench::new(Pacing::TopSpeed, None);
+    bench.put(chunk(0, 0..3));
+    bench.break_off();
+    assert_eq!(frames(&bench.play()), [0, 1, 2]);
+    assert!(bench.playback.failure().unwrap().contains("panic"));
+}
+
+#[test]
+fn a_frame_that_was_overslept_is_late() {
+    let mut bench = Bench::new(Pacing::Gap(Duration::from_millis(1)), None);
+    bench.put(chunk(0, 0..2));
+    assert!(bench.source.batch().is_some(), "the first is due at once");
+    assert!(bench.source.batch().is_none());
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(bench.source.batch().is_some());
+    bench.source.batch();
+    assert!(bench.playback.late_ns() >= 15_000_000, "{} ns", bench.playback.late_ns());
 }
 
 #[test]

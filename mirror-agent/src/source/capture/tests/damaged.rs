@@ -228,13 +228,18 @@ fn link_types_that_are_not_supported() {
     assert_eq!(damage(&capture.bytes).1, format!("at byte 0: link type 127 (IEEE802_11_RADIOTAP) {rest}"));
     let capture = Written::pcap(false, false, 4711);
     assert_eq!(damage(&capture.bytes).1, format!("at byte 0: link type 4711 {rest}"));
-    // In pcapng, only once there is a packet.
+    // In pcapng it is one interface's, whose packets are left out.
     let mut capture = one_ng(false);
     capture.interface(249, 0, &[]).interface(RAW, 0, &[]).enhanced(2, 1, 20, &[0x45; 20], &[]);
     assert_eq!(packets(&capture.bytes).len(), 2);
     let at = capture.bytes.len();
-    capture.enhanced(1, 1, 20, &[0x45; 20], &[]);
-    assert_eq!(damage(&capture.bytes), (2, format!("at byte {at}: link type 249 (USBPCAP) {rest}")));
+    capture.enhanced(1, 1, 20, &[0x45; 20], &[]).enhanced(2, 1, 20, &[0x45; 20], &[]);
+    let packets = packets(&capture.bytes);
+    assert_eq!(packets.len(), 4);
+    assert_eq!(packets[2].position, at as u64);
+    let unplayable = packets[2].frame.as_ref().unwrap_err();
+    assert_eq!(unplayable.to_string(), format!("link type 249 (USBPCAP) {rest}"));
+    assert!(packets[3].frame.is_ok());
 }
 
 #[test]
