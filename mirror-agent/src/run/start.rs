@@ -307,7 +307,9 @@ pub fn check_readable(replay: &config::Replay) -> Result<()> {
     if errors.len() == replay.files.len() {
         bail!("{}", errors.join("; "));
     }
-    errors.iter().for_each(|error| log::warn!("{error}: the other captures are played"));
+    for error in &errors {
+        notice(format_args!("{error}: the other captures are played"));
+    }
     Ok(())
 }
 

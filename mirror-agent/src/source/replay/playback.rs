@@ -142,7 +142,7 @@ impl Playback {
             words.get_or_insert_with(|| match (trouble, file.frames_in_pass.get()) {
                 (Trouble::Damage(damage), 1..) => {
                     let frames = file.frames_in_pass.get();
-                    format!("{damage} (the {frames} frames before that were played)")
+                    format!("{damage} (frames played before that: {frames})")
                 }
                 _ => trouble.to_string(),
             });

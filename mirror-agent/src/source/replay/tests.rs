@@ -155,7 +155,7 @@ fn damage_is_told_with_what_was_played() {
     bench.play();
     assert_eq!(
         bench.playback.failure().unwrap(),
-        "a.pcap: at byte 9: broken (the 3 frames before that were played); b.pcap: it is empty"
+        "a.pcap: at byte 9: broken (frames played before that: 3); b.pcap: it is empty"
     );
 }
 
