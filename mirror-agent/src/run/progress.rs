@@ -116,7 +116,7 @@ fn total(replay: &Replay) -> Option<u64> {
 
 fn bar(total: Option<u64>) -> ProgressBar {
     let target = ProgressDrawTarget::stderr();
-    // Not as wide as the terminal: what it echoes, such as ^C, is to stay on the bar's line, which is cleared.
+    // indicatif fills the line up to the terminal's width: a ^C that is echoed wraps, and the bar stays.
     let (bar, template) = match total {
         Some(total) => (
             ProgressBar::with_draw_target(Some(total), target),
