@@ -9,6 +9,7 @@ pub mod capture;
 mod card;
 mod interface;
 mod learn;
+mod messages;
 pub mod packet_socket;
 pub mod pcapng;
 pub mod raw_socket;

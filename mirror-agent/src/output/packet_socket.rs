@@ -15,6 +15,7 @@ use mirror_common::own;
 use super::{
     PAUSE, TRIES,
     books::{Books, Part},
+    messages::{messages, pieces},
     sockopt,
 };
 use crate::{
@@ -92,22 +93,9 @@ impl PacketSocket {
         let mut iovecs = ArrayVec::<[libc::iovec; 2], BATCH>::new();
         for (packet, part) in self.staged.iter() {
             let (header, body) = (packet.header(), books.body(part.frame, packet));
-            // The kernel only reads what it sends.
-            iovecs.push([
-                libc::iovec { iov_base: header.as_ptr().cast_mut().cast(), iov_len: header.len() },
-                libc::iovec { iov_base: body.as_ptr().cast_mut().cast(), iov_len: body.len() },
-            ]);
+            iovecs.push(pieces(header, body));
         }
-        let mut messages: ArrayVec<libc::mmsghdr, BATCH> = iovecs
-            .iter_mut()
-            .map(|iovec| {
-                // SAFETY: all-zero is a valid mmsghdr: null pointers and zero lengths.
-                let mut message: libc::mmsghdr = unsafe { mem::zeroed() };
-                message.msg_hdr.msg_iov = iovec.as_mut_ptr();
-                message.msg_hdr.msg_iovlen = iovec.len();
-                message
-            })
-            .collect();
+        let mut messages = messages(&mut iovecs);
         let mut done = 0;
         let mut tries = 0;
         while let Some(&(_, part)) = self.staged.get(done) {

@@ -25,6 +25,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{
     Output, PAUSE, TRIES,
+    messages::{messages, pieces},
     sockopt::{self, set},
 };
 use crate::{
@@ -290,22 +291,9 @@ impl Output for RawSocket {
         let mut iovecs = ArrayVec::<[libc::iovec; 2], BATCH>::new();
         for (frame, headers) in frames.iter().zip(self.headers.iter_mut()) {
             *headers = self.encapsulation.headers(frame.header.flow_hash, frame.bytes.len());
-            iovecs.push([
-                libc::iovec { iov_base: headers.as_mut_ptr().cast(), iov_len: HEADERS_LEN },
-                // The kernel only reads what it sends.
-                libc::iovec { iov_base: frame.bytes.as_ptr().cast_mut().cast(), iov_len: frame.bytes.len() },
-            ]);
+            iovecs.push(pieces(headers, frame.bytes));
         }
-        let mut messages: ArrayVec<libc::mmsghdr, BATCH> = iovecs
-            .iter_mut()
-            .map(|iovec| {
-                // SAFETY: all-zero is a valid mmsghdr: null pointers and zero lengths.
-                let mut message: libc::mmsghdr = unsafe { mem::zeroed() };
-                message.msg_hdr.msg_iov = iovec.as_mut_ptr();
-                message.msg_hdr.msg_iovlen = iovec.len();
-                message
-            })
-            .collect();
+        let mut messages = messages(&mut iovecs);
 
         let mut done = 0;
         let mut tries = 0;
