@@ -1,6 +1,7 @@
 //! The mirroring agent's library.
 //!
-//! A frame's way: [`source`] takes it out of a ring or a capture, [`encap`] makes what goes in front of it, [`output`]
+//! A frame's way: [`source`] takes it out of a ring or a capture, [`shape`] makes
+//! of it what was on the wire, [`encap`] makes what goes in front of it, [`output`]
 //! sends it or writes it down; [`worker`] is the thread that it happens on. Beside that way: [`kernel`]
 //! (load, attach, detach, maps), [`run`] (the control plane), [`ledger`] (counts), [`report`].
 
@@ -20,6 +21,7 @@ pub mod privileges;
 pub mod report;
 pub mod run;
 pub mod sensor;
+pub mod shape;
 pub mod signals;
 pub mod sink;
 pub mod source;

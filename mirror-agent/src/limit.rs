@@ -19,7 +19,7 @@ use crate::source::Frame;
 #[derive(Debug)]
 pub struct Limit {
     left: AtomicU64,
-    beyond: Mutex<HashMap<(u32, u32), Beyond>>,
+    beyond: Mutex<HashMap<(u32, u16), Beyond>>,
 }
 
 /// Frames after the last one that counts.
@@ -66,7 +66,7 @@ impl Limit {
     }
 
     /// Frames of an interface and direction that came too late.
-    pub fn beyond(&self, ifindex: u32, direction: u32) -> Beyond {
+    pub fn beyond(&self, ifindex: u32, direction: u16) -> Beyond {
         let beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
         beyond.get(&(ifindex, direction)).copied().unwrap_or_default()
     }
@@ -92,11 +92,13 @@ mod tests {
         let header = RecordHeader {
             time_ns: 0,
             ifindex: 7,
-            direction: 1,
             flow_hash: 0,
             captured_len: 60,
             original_len: 64,
-            reserved: 0,
+            direction: 1,
+            segmentation: 0,
+            gso_size: 0,
+            checksum: 0,
         };
         let frame = Frame { header: &header, bytes: &[0; 60] };
         limit.note_beyond(&[frame, frame]);

@@ -47,6 +47,12 @@ impl Sum {
         Self(self.0 + number.to_be() as u64)
     }
 
+    /// With what another sum has added, which began at an even offset too.
+    #[must_use]
+    pub const fn with_sum(self, other: Self) -> Self {
+        Self(fold_once(self.0) + fold_once(other.0))
+    }
+
     /// The checksum: the complement of the sum, in host order. Over bytes with a right checksum in them it
     /// is 0.
     #[must_use]
@@ -104,6 +110,8 @@ mod tests {
             let cut = cut.index(bytes.len() + 1) & !1;
             let (head, tail) = bytes.split_at(cut);
             prop_assert_eq!(Sum::new().with(head).with(tail).checksum(), naive(&bytes), "in two pieces");
+            let both = Sum::new().with(head).with_sum(Sum::new().with(tail));
+            prop_assert_eq!(both.checksum(), naive(&bytes), "as two sums");
             let with_number: Vec<u8> = number.to_be_bytes().into_iter().chain(bytes.iter().copied()).collect();
             prop_assert_eq!(Sum::new().with_number(number).with(&bytes).checksum(), naive(&with_number));
         }

@@ -26,3 +26,5 @@ pub const OLD_QINQ: u16 = 0x9100;
 /// Tags that are looked through. More than a provider's and a customer's, and two to spare, is a frame
 /// that no network carries on purpose; the bound is what lets the verifier see an end.
 pub const TAGS_MAX: u32 = 4;
+/// An Ethernet frame in a tunnel: "Trans Ether Bridging" of RFC 7637 and RFC 8926.
+pub const BRIDGED: u16 = 0x6558;

@@ -1,7 +1,7 @@
 //! A frame as it lies in a ring: this header, then the frame's bytes.
 
 /// Which way a frame crossed the interface.
-#[repr(u32)]
+#[repr(u16)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// Received by the host.
@@ -17,7 +17,7 @@ impl Direction {
     /// The direction with this number, or `None`.
     #[inline(always)]
     #[must_use]
-    pub const fn from_number(number: u32) -> Option<Self> {
+    pub const fn from_number(number: u16) -> Option<Self> {
         match number {
             0 => Some(Self::Ingress),
             1 => Some(Self::Egress),
@@ -27,7 +27,76 @@ impl Direction {
 }
 
 /// Stands for a [`Direction`] in a [`RecordHeader`] where none is known, as in most captures.
-pub const DIRECTION_UNKNOWN: u32 = 2;
+pub const DIRECTION_UNKNOWN: u16 = 2;
+
+/// How the kernel put off cutting a frame (`skb_shared_info`'s `gso_type`), for the innermost packet of it
+/// that is to be cut.
+#[repr(u16)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Segmentation {
+    /// It is not to be cut.
+    None = 0,
+    /// Into TCP segments: `SKB_GSO_TCPV4`, `SKB_GSO_TCPV6`.
+    Tcp = 1,
+    /// Into datagrams: `SKB_GSO_UDP_L4`.
+    Udp = 2,
+    /// Into the fragments of one datagram: `SKB_GSO_UDP`, "UFO".
+    Fragments = 3,
+    /// As [`Self::Tcp`], and the segments share one IPv4 identification: `SKB_GSO_TCP_FIXEDID`, which says
+    /// that of received segments that were merged.
+    TcpFixedId = 4,
+}
+
+impl Segmentation {
+    /// The one with this number, or `None`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u16) -> Option<Self> {
+        match number {
+            0 => Some(Self::None),
+            1 => Some(Self::Tcp),
+            2 => Some(Self::Udp),
+            3 => Some(Self::Fragments),
+            4 => Some(Self::TcpFixedId),
+            _ => None,
+        }
+    }
+}
+
+/// Where a checksum is that the stack left to the card (`CHECKSUM_PARTIAL`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChecksumPlace {
+    /// Offset from the frame's first byte, its VLAN tag included, from which on the sum is taken: where a
+    /// transport header begins.
+    pub start: u16,
+    /// Offset of the checksum's field from there: 16 in TCP, 6 in UDP, 8 in SCTP.
+    pub field: u16,
+}
+
+impl ChecksumPlace {
+    /// The largest start that [`Self::packed`] has room for.
+    pub const START_MAX: u16 = 0x0fff;
+    /// The largest offset of a field that [`Self::packed`] has room for.
+    pub const FIELD_MAX: u16 = 30;
+
+    /// In 16 bits: the start in the upper 12, half of the field's offset in the lower 4. 0, which says that
+    /// no checksum was left, where there is no room for it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn packed(self) -> u16 {
+        if self.start > Self::START_MAX || self.field > Self::FIELD_MAX || self.field & 1 != 0 {
+            return 0;
+        }
+        self.start << 4 | self.field / 2
+    }
+
+    /// The reverse. `None` where no checksum was left.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpacked(packed: u16) -> Option<Self> {
+        if packed == 0 { None } else { Some(Self { start: packed >> 4, field: (packed & 0xf) * 2 }) }
+    }
+}
 
 /// What stands in front of each frame in a ring. All integers in host order.
 #[repr(C)]
@@ -38,20 +107,25 @@ pub struct RecordHeader {
     pub time_ns: u64,
     /// The interface's number. In a replay: its number among those of all captures.
     pub ifindex: u32,
-    /// [`Direction`] as a number, or [`DIRECTION_UNKNOWN`].
-    pub direction: u32,
     /// [`flow::hash`](crate::flow::hash).
     pub flow_hash: u32,
     /// Bytes of the frame that follow this header. The record may be longer: see [`SIZE_CLASSES`].
     pub captured_len: u32,
     /// Bytes of the frame as it was on the wire, its VLAN tag included.
     pub original_len: u32,
-    /// Keeps the frame that follows aligned to 8 bytes; 0.
-    pub reserved: u32,
+    /// [`Direction`] as a number, or [`DIRECTION_UNKNOWN`].
+    pub direction: u16,
+    /// How the frame is to be cut: [`Segmentation`] as a number.
+    pub segmentation: u16,
+    /// Bytes of payload of each segment (`gso_size`); 0 where it is not to be cut.
+    pub gso_size: u16,
+    /// Where the checksum is that was left to the card: [`ChecksumPlace::packed`]; 0 where none was.
+    pub checksum: u16,
 }
 
-/// Bytes of a [`RecordHeader`].
+/// Bytes of a [`RecordHeader`]. A multiple of 8, so that the frame that follows is aligned.
 pub const HEADER_LEN: usize = size_of::<RecordHeader>();
+const _: () = assert!(HEADER_LEN == 32);
 
 /// Room for frame bytes in a record, ascending. The kernel reserves ring space in sizes that the
 /// verifier knows, so a frame takes the smallest class that holds it. The classes below an Ethernet
@@ -76,4 +150,39 @@ pub struct Doorbell {
     pub armed: u32,
     /// Fills the cache line.
     pub reserved: [u32; 15],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_checksums_are_packed_and_unpacked() {
+        assert_eq!(ChecksumPlace { start: 34, field: 16 }.packed(), 34 << 4 | 8);
+        assert_eq!(ChecksumPlace::unpacked(0), None);
+        for start in 0..=ChecksumPlace::START_MAX {
+            for field in (0..=ChecksumPlace::FIELD_MAX).step_by(2) {
+                let place = ChecksumPlace { start, field };
+                let expected = if start == 0 && field == 0 { None } else { Some(place) };
+                assert_eq!(ChecksumPlace::unpacked(place.packed()), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_without_room_is_none() {
+        for (start, field) in [(4096, 16), (u16::MAX, 6), (34, 15), (34, 32), (34, u16::MAX - 1)] {
+            assert_eq!(ChecksumPlace { start, field }.packed(), 0, "{start} {field}");
+        }
+    }
+
+    #[test]
+    fn numbers_stand_for_what_they_came_from() {
+        for number in 0..10 {
+            let direction = Direction::from_number(number);
+            assert_eq!(direction.map(|direction| direction as u16), (number < 2).then_some(number));
+            let segmentation = Segmentation::from_number(number);
+            assert_eq!(segmentation.map(|kind| kind as u16), (number < 5).then_some(number));
+        }
+    }
 }

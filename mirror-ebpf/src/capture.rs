@@ -49,11 +49,13 @@ pub fn capture(skb: Skb, direction: Direction) {
             unsafe { bpf_ktime_get_ns() }
         },
         ifindex,
-        direction: direction as u32,
         flow_hash,
         captured_len: len,
         original_len: len,
-        reserved: 0,
+        direction: direction as u16,
+        segmentation: 0,
+        gso_size: 0,
+        checksum: 0,
     };
     match copy_into_ring(skb, tag, &header) {
         Copied::Whole => {}

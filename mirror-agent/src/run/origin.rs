@@ -74,7 +74,7 @@ impl Origin {
 
 fn live(hooks: &Hooks, limit: Option<&Limit>) -> Result<Vec<Contribution>> {
     let contribution = |seen: crate::kernel::hooks::Seen| {
-        let beyond = limit.map(|limit| limit.beyond(seen.ifindex, seen.direction as u32)).unwrap_or_default();
+        let beyond = limit.map(|limit| limit.beyond(seen.ifindex, seen.direction as u16)).unwrap_or_default();
         let counters = seen.counters;
         Contribution {
             name: seen.name,

@@ -190,11 +190,13 @@ impl Sample {
         let header = RecordHeader {
             time_ns: 0,
             ifindex: 1,
-            direction: 0,
             flow_hash: (number % 23).wrapping_mul(0x9e37_79b9),
             captured_len: length as u32,
             original_len: length as u32,
-            reserved: 0,
+            direction: 0,
+            segmentation: 0,
+            gso_size: 0,
+            checksum: 0,
         };
         Self { header, bytes }
     }

@@ -211,12 +211,14 @@ impl Reader {
         self.chunk.headers.push(RecordHeader {
             time_ns,
             ifindex: interface,
-            direction: packet.direction.map_or(DIRECTION_UNKNOWN, |direction| direction as u32),
             flow_hash,
             // The reader refuses what is longer than 2^18 bytes.
             captured_len: len as u32,
             original_len: packet.original_len,
-            reserved: 0,
+            direction: packet.direction.map_or(DIRECTION_UNKNOWN, |direction| direction as u16),
+            segmentation: 0,
+            gso_size: 0,
+            checksum: 0,
         });
         true
     }

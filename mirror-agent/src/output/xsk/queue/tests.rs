@@ -173,11 +173,13 @@ impl Kernel {
 const HEADER: RecordHeader = RecordHeader {
     time_ns: 0,
     ifindex: 0,
-    direction: 0,
     flow_hash: 0,
     captured_len: 0,
     original_len: 0,
-    reserved: 0,
+    direction: 0,
+    segmentation: 0,
+    gso_size: 0,
+    checksum: 0,
 };
 
 fn stage(queue: &mut Queue, frame: usize, parts: u8) {
