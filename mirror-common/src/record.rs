@@ -87,7 +87,7 @@ impl ChecksumPlace {
         if self.start > Self::START_MAX || self.field > Self::FIELD_MAX || self.field & 1 != 0 {
             return 0;
         }
-        self.start << 4 | self.field / 2
+        (self.start << 4) | (self.field / 2)
     }
 
     /// The reverse. `None` where no checksum was left.
