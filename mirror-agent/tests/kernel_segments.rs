@@ -122,6 +122,20 @@ fn missing_checksums() {
 }
 
 #[test]
+fn datagrams_that_sum_to_0() {
+    let Some(link) = Link::new() else { return };
+    for word in 0..=u16::MAX {
+        let stack = udp(&[word.to_be_bytes(), [1, 2]].concat()).v4(17, 1, 0, &[]).ethernet(0x0800);
+        let frames = cut(&stack.header(Segmentation::Udp, 2), &stack.bytes).unwrap();
+        if frames[0][40..42] == [0xff; 2] {
+            return same(&link, &stack, Segmentation::Udp, 2, 4, "a sum of 0");
+        }
+        assert_ne!(frames[0][40..42], [0; 2], "0 says that there is none");
+    }
+    panic!("no payload sums to 0");
+}
+
+#[test]
 fn fragments() {
     let Some(link) = Link::new() else { return };
     for (length, size) in [(9000, 1400), (1393, 1400), (2792, 1400), (65_000, 1448)] {
@@ -139,6 +153,30 @@ fn fragments() {
             assert_same(&ours, &kernels, &format!("{length} bytes over IPv6"));
         }
         link.assert_silent("fragments over IPv6");
+    }
+}
+
+/// With a source route the checksum is over the last destination, which the headers need not name at a known
+/// place. The sum that the stack left has it.
+#[test]
+fn source_routes() {
+    let Some(link) = Link::new() else { return };
+    let routing: &[u8] = &[2, 1, 0, 0, 0, 0, 0xfd, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+    let loose: &[u8] = &[0x83, 7, 4, 10, 20, 0, 9, 0];
+    let segments = tcp(1, ACK | PSH, &[], &payload(5001));
+    let datagrams = udp(&payload(5001));
+    for (version, kind, stack) in [
+        (6, Segmentation::Tcp, segments.v6(6, &[(43, routing)]).ethernet(0x86dd)),
+        (6, Segmentation::Udp, datagrams.v6(17, &[(43, routing)]).ethernet(0x86dd)),
+        (4, Segmentation::Tcp, segments.v4(6, 1, 0, loose).ethernet(0x0800)),
+        (4, Segmentation::Udp, datagrams.v4(17, 1, 0, loose).ethernet(0x0800)),
+    ] {
+        let mut stack = stack;
+        let place = stack.place().unwrap();
+        let field = usize::from(place.start + place.field);
+        // Another address than the header's: any other sum.
+        stack.bytes[field] ^= 0x11;
+        same(&link, &stack, kind, 1000, version, &format!("{kind:?} over IPv{version}"));
     }
 }
 
