@@ -5,8 +5,11 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use mirror_common::vxlan;
 use nix::errno::Errno;
 use serde::Serialize;
+
+use crate::source::Frame;
 
 /// Frames by what became of them. Once the agent has drained, `seen` is the sum of all others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -58,18 +61,31 @@ const ERRNOS: usize = 134;
 pub struct OutputCounters {
     /// Frames handed over.
     pub sent: Count,
-    /// Of the frames handed over, those of which fewer bytes were there than on the wire.
+    /// Of the frames handed over, those of which fewer bytes were sent than were on the wire.
     pub truncated: Count,
     /// Frames given up.
     pub send_failed: Count,
+    /// Frames left out because a path takes no datagram as long.
+    pub too_big: Count,
+    /// Frames on the wire that were handed over: a super-frame counts as often as it was cut.
+    pub segments: Count,
     /// Datagrams handed over, or written.
     pub datagrams: Count,
     /// UDP payload of those datagrams, in bytes.
     pub bytes: Count,
     /// Refusals by the kernel or by the network, of all kinds.
     pub refusals: Count,
+    /// Not 0 where a part of the super-frame in hand was cut.
+    cut_part: Count,
+    /// Not 0 where a part of the super-frame in hand is lost: [`FAILED`] or [`TOO_BIG`].
+    lost_part: Count,
     errors: [Count; ERRNOS],
 }
+
+/// A part of a super-frame was given up.
+const FAILED: u64 = 1;
+/// A part of a super-frame was left out, and none was given up.
+const TOO_BIG: u64 = 2;
 
 impl Default for OutputCounters {
     fn default() -> Self {
@@ -77,15 +93,83 @@ impl Default for OutputCounters {
             sent: Count::default(),
             truncated: Count::default(),
             send_failed: Count::default(),
+            too_big: Count::default(),
+            segments: Count::default(),
             datagrams: Count::default(),
             bytes: Count::default(),
             refusals: Count::default(),
+            cut_part: Count::default(),
+            lost_part: Count::default(),
             errors: std::array::from_fn(|_| Count::default()),
         }
     }
 }
 
 impl OutputCounters {
+    /// Counts a frame, or the next part of a super-frame, as handed over. A super-frame is counted with its
+    /// last part, as sent if no part of it was lost.
+    pub fn wire_frame_sent(&self, frame: &Frame<'_>) {
+        self.segments.add(1);
+        if frame.is_cut() {
+            self.cut_part.set(1);
+        }
+        self.end_part(frame);
+    }
+
+    /// As [`Self::wire_frame_sent`], in a datagram of its own.
+    pub fn datagram_sent(&self, frame: &Frame<'_>) {
+        self.wire_frame_sent(frame);
+        self.datagrams.add(1);
+        self.bytes.add((vxlan::HEADER_LEN + frame.captured_len()) as u64);
+    }
+
+    /// Counts a frame, or the next part of a super-frame, as given up.
+    pub fn wire_frame_failed(&self, frame: &Frame<'_>) {
+        self.lost_part.set(FAILED);
+        self.end_part(frame);
+    }
+
+    /// Counts a frame, or the next part of a super-frame, as left out for its length.
+    pub fn wire_frame_too_big(&self, frame: &Frame<'_>) {
+        if self.lost_part.get() == 0 {
+            self.lost_part.set(TOO_BIG);
+        }
+        self.end_part(frame);
+    }
+
+    /// Gives up `frames` that were seen, the one in hand, if there is one, among them.
+    pub fn give_up(&self, frames: u64) {
+        self.send_failed.add(frames);
+        self.cut_part.set(0);
+        self.lost_part.set(0);
+    }
+
+    fn end_part(&self, frame: &Frame<'_>) {
+        if frame.has_more {
+            return;
+        }
+        match self.lost_part.get() {
+            0 => {
+                self.sent.add(1);
+                self.truncated.add(self.cut_part.get());
+            }
+            FAILED => self.send_failed.add(1),
+            _ => self.too_big.add(1),
+        }
+        self.cut_part.set(0);
+        self.lost_part.set(0);
+    }
+
+    /// Moves what `other` counts as handed over to these counters.
+    pub fn take_over(&self, other: &Self) {
+        let counts: [fn(&Self) -> &Count; 5] =
+            [|of| &of.sent, |of| &of.truncated, |of| &of.segments, |of| &of.datagrams, |of| &of.bytes];
+        for count in counts {
+            count(self).add(count(other).get());
+            count(other).set(0);
+        }
+    }
+
     /// Counts a refusal by the kernel or by the network.
     pub fn error(&self, errno: i32) {
         self.refusals.add(1);
@@ -127,6 +211,8 @@ impl Count {
 
 #[cfg(test)]
 mod tests {
+    use mirror_common::record::RecordHeader;
+
     use super::*;
 
     #[test]
@@ -146,6 +232,49 @@ mod tests {
         assert_eq!(ledger.unaccounted(), 0);
         assert_eq!(Ledger { sent: 257, ..ledger }.unaccounted(), -1);
         assert_eq!(Ledger { seen: 512, ..ledger }.unaccounted(), 1);
+    }
+
+    #[test]
+    fn a_super_frame_is_sent_when_all_its_parts_are() {
+        let header = RecordHeader::default();
+        let last = Frame::whole(&header, &[]);
+        let part = Frame { has_more: true, ..last };
+        let counters = OutputCounters::default();
+        let counts = || [counters.sent.get(), counters.send_failed.get(), counters.segments.get()];
+        counters.wire_frame_sent(&last);
+        counters.wire_frame_sent(&part);
+        assert_eq!(counts(), [1, 0, 2]);
+        counters.wire_frame_sent(&last);
+        assert_eq!(counts(), [2, 0, 3]);
+        counters.wire_frame_failed(&part);
+        counters.wire_frame_sent(&last);
+        assert_eq!(counts(), [2, 1, 4], "its first part was lost");
+        counters.wire_frame_failed(&part);
+        counters.give_up(3);
+        counters.wire_frame_sent(&last);
+        assert_eq!(counts(), [3, 4, 5], "the one in hand is among those given up");
+        counters.wire_frame_too_big(&part);
+        counters.wire_frame_sent(&last);
+        assert_eq!(counters.too_big.get(), 1);
+        counters.wire_frame_too_big(&part);
+        counters.wire_frame_failed(&last);
+        assert_eq!((counts(), counters.too_big.get()), ([3, 5, 6], 1), "failed is the worse of both");
+    }
+
+    #[test]
+    fn a_super_frame_is_truncated_when_a_part_is() {
+        let header = RecordHeader::default();
+        let last = Frame::whole(&header, &[1; 4]);
+        let part = Frame { has_more: true, wire_len: 5, ..last };
+        let counters = OutputCounters::default();
+        let counts = || [counters.sent.get(), counters.truncated.get()];
+        [part, part, last].iter().for_each(|frame| counters.datagram_sent(frame));
+        assert_eq!(counts(), [1, 1]);
+        counters.datagram_sent(&last);
+        assert_eq!((counts(), counters.datagrams.get(), counters.bytes.get()), ([2, 1], 4, 48));
+        let total = OutputCounters::default();
+        total.take_over(&counters);
+        assert_eq!((total.sent.get(), total.bytes.get(), counters.sent.get()), (2, 48, 0));
     }
 
     #[test]

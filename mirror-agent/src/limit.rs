@@ -100,7 +100,7 @@ mod tests {
             gso_size: 0,
             checksum: 0,
         };
-        let frame = Frame { header: &header, bytes: &[0; 60] };
+        let frame = Frame::whole(&header, &[0; 60]);
         limit.note_beyond(&[frame, frame]);
         assert_eq!(limit.beyond(7, 1), Beyond { frames: 2, bytes: 128 });
         assert_eq!(limit.beyond(7, 0), Beyond::default());

@@ -27,12 +27,13 @@ const PAUSE: Duration = Duration::from_micros(100);
 
 /// The end of a frame's way. Each sending thread has its own.
 pub trait Output {
-    /// Hands frames over in order, and counts each as sent or as failed.
+    /// Hands frames over in order, and counts each as sent or as failed. Parts of a super-frame are frames
+    /// here, and may come in more than one call.
     ///
     /// # Errors
     ///
-    /// Only where the output is gone for good: a full disk, a closed pipe. The frames of the call are
-    /// counted as failed then, and so are those that were counted on a later flush.
+    /// Only where the output is gone for good: a full disk, a closed pipe. The frames whose last part is in
+    /// the call are counted as failed then, and so are those that were to be counted on a later flush.
     fn send(&mut self, frames: &[Frame<'_>], counters: &OutputCounters) -> io::Result<()>;
 
     /// Called when there is nothing to send: passes on what is held back.

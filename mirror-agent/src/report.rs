@@ -28,6 +28,9 @@ pub struct Report {
     pub frames: Ledger,
     /// Sent frames that were cut, here or, in a replay, when they were captured.
     pub truncated: u64,
+    /// Frames of the wire that the sent ones are: a super-frame counts once in `frames`, and here as often as
+    /// the network card would have cut it.
+    pub segments: u64,
     /// Datagrams handed to the network.
     pub datagrams_sent: u64,
     /// Their UDP payload.
@@ -88,6 +91,13 @@ impl Display for Report {
             writeln!(f, "  {seen:>12} frames seen")?;
         }
         writeln!(f, "  {sent:>12} sent")?;
+        if self.segments > sent {
+            writeln!(
+                f,
+                "  {:>12} frames on the wire, after the segmentation that was left to the card",
+                self.segments
+            )?;
+        }
         for DestinationReport { address, datagrams, bytes } in &self.destinations {
             writeln!(f, "  {datagrams:>12} datagrams, {bytes} bytes to {address}")?;
         }
@@ -162,6 +172,7 @@ mod tests {
             "interfaces",
             "frames",
             "truncated",
+            "segments",
             "datagrams_sent",
             "bytes_sent",
             "send_errors",

@@ -14,6 +14,7 @@ mod fragments;
 mod layers;
 mod patch;
 mod segments;
+pub mod stage;
 
 use complete::Completion;
 use fragments::Fragments;
@@ -61,7 +62,14 @@ impl<'a> Cut<'a> {
     #[inline(always)]
     #[must_use]
     pub fn of(header: &RecordHeader, bytes: &'a [u8]) -> Option<Self> {
-        if header.gso_size == 0 && header.checksum == 0 { None } else { Self::new(header, bytes) }
+        if Self::is_none(header) { None } else { Self::new(header, bytes) }
+    }
+
+    /// Whether the frame goes as it is, whatever its bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_none(header: &RecordHeader) -> bool {
+        header.gso_size == 0 && header.checksum == 0
     }
 
     #[inline(never)]

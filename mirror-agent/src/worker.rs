@@ -8,7 +8,10 @@ use std::{
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::{affinity, ledger::OutputCounters, limit::Limit, output::Output, source::Source, stop::Stop};
+use crate::{
+    affinity, ledger::OutputCounters, limit::Limit, output::Output, shape::stage::Stage, source::Source,
+    stop::Stop,
+};
 
 /// What a sending thread tells the control plane.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub struct Worker<S, O> {
     pub source: S,
     /// Where frames go.
     pub output: O,
+    /// Makes of the frames of the source those of the wire.
+    pub stage: Stage,
     /// What it counts.
     pub counters: Arc<OutputCounters>,
     /// Says when to end.
@@ -106,9 +111,11 @@ impl<S: Source + Send + 'static, O: Output + Send + 'static> Worker<S, O> {
             };
             let frames = &batch.frames[..allowed];
             let result = if output_works && !self.stop.gives_up() {
-                self.output.send(frames, &self.counters)
+                self.stage.pass_on(frames, &self.counters, |wire_frames| {
+                    self.output.send(wire_frames, &self.counters)
+                })
             } else {
-                self.counters.send_failed.add(frames.len() as u64);
+                self.counters.give_up(frames.len() as u64);
                 Ok(())
             };
             if allowed > 0 && self.limit.as_ref().is_some_and(|limit| limit.is_reached()) {

@@ -162,13 +162,15 @@ mod tests {
     proptest! {
         #[test]
         fn reassembled_fragments_are_the_datagram(
-            is_v6: bool, length in 0_usize..20_000, mtu in 0_usize..3000, id: u32, hash: u32
+            is_v6: bool, length in 0_usize..20_000, mtu in 0_usize..3000, id: u32, hash: u32,
+            split: prop::sample::Index
         ) {
             let outer = outer(is_v6);
             let frame: Vec<u8> = (0..length).map(|index| (index * 7 + index / 256) as u8).collect();
-            let packets: Vec<Packet> = outer.packets(hash, &frame, mtu, id).unwrap().collect();
+            let (head, rest) = frame.split_at(split.index(length + 1) & !1);
+            let packets: Vec<Packet> = outer.packets(hash, [head, rest], mtu, id).unwrap().collect();
             let mtu = mtu.max(outer.version().mtu_min());
-            let whole = outer.packets(hash, &frame, usize::MAX, id).unwrap().next().unwrap();
+            let whole = outer.packets(hash, [&[], &frame], usize::MAX, id).unwrap().next().unwrap();
             let whole = [&whole.header()[ETHERNET_LEN + outer.version().header_len()..], &frame].concat();
             let mut udp = Vec::new();
             let count = packets.len();
@@ -215,7 +217,7 @@ mod tests {
             let frame: Vec<u8> = (0..length).map(|index| index as u8).collect();
             let mut pool = IpDefragPool::<(), ()>::new();
             let mut whole = None;
-            for packet in outer.packets(3, &frame, 1400, id).unwrap() {
+            for packet in outer.packets(3, [&[], &frame], 1400, id).unwrap() {
                 let bytes = [packet.header(), &frame[packet.body()]].concat();
                 let sliced = SlicedPacket::from_ethernet(&bytes).unwrap();
                 whole = pool.process_sliced_packet(&sliced, (), ()).unwrap();
@@ -231,9 +233,9 @@ mod tests {
         for is_v6 in [false, true] {
             let outer = outer(is_v6);
             let fits = 1500 - outer.version().header_len() - HEADERS_LEN;
-            assert_eq!(outer.packets(1, &vec![1; fits], 1500, 1).unwrap().count(), 1);
-            assert_eq!(outer.packets(1, &vec![1; fits + 1], 1500, 1).unwrap().count(), 2);
-            assert_eq!(outer.packets(1, &[], 0, 1).unwrap().count(), 1, "no frame, no MTU");
+            assert_eq!(outer.packets(1, [&[], &vec![1; fits]], 1500, 1).unwrap().count(), 1);
+            assert_eq!(outer.packets(1, [&[], &vec![1; fits + 1]], 1500, 1).unwrap().count(), 2);
+            assert_eq!(outer.packets(1, [&[], &[]], 0, 1).unwrap().count(), 1, "no frame, no MTU");
         }
     }
 }

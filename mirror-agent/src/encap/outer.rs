@@ -174,22 +174,29 @@ impl Outer {
         [a, b, c, d, e, f]
     }
 
-    /// The datagram with `frame`, which belongs to the flow with this hash, as packets of at most `mtu`
-    /// bytes of IP. An `mtu` below what the protocol allows counts as the smallest allowed. `id` tells the
+    /// The datagram with a frame, which lies in two parts and belongs to the flow with this hash, as packets
+    /// of at most `mtu` bytes of IP. The first part has an even number of bytes, unless the second has none. An `mtu` below what the protocol allows counts as the smallest allowed. `id` tells the
     /// fragments of this datagram from others'.
     ///
     /// `None` where the frame is too long for a datagram.
     #[must_use]
-    pub fn packets<'a>(&'a self, flow_hash: u32, frame: &[u8], mtu: usize, id: u32) -> Option<Packets<'a>> {
-        if frame.len() > self.version.frame_max() {
+    pub fn packets<'a>(
+        &'a self,
+        flow_hash: u32,
+        frame: [&[u8]; 2],
+        mtu: usize,
+        id: u32,
+    ) -> Option<Packets<'a>> {
+        let length = frame[0].len() + frame[1].len();
+        if length > self.version.frame_max() {
             return None;
         }
-        let mut headers = self.encapsulation.headers(flow_hash, frame.len());
+        let mut headers = self.encapsulation.headers(flow_hash, length);
         if self.version == Version::V6 {
             let checksum = self.udp_checksum(&headers, frame);
             headers[6..8].copy_from_slice(&checksum.to_be_bytes());
         }
-        Some(Packets::new(self, headers, frame.len(), mtu.max(self.version.mtu_min()), id))
+        Some(Packets::new(self, headers, length, mtu.max(self.version.mtu_min()), id))
     }
 
     /// Bytes in front of UDP, with zeros where datagrams differ.
@@ -199,12 +206,12 @@ impl Outer {
 
     /// RFC 8200 section 8.1: over a pseudo-header and the datagram. 0 is sent as all ones, because 0 says
     /// that there is none.
-    fn udp_checksum(&self, headers: &[u8; HEADERS_LEN], frame: &[u8]) -> u16 {
+    fn udp_checksum(&self, headers: &[u8; HEADERS_LEN], frame: [&[u8]; 2]) -> u16 {
         let addresses = &self.link[ETHERNET_LEN + 8..ETHERNET_LEN + IPV6_LEN];
         // At most 65,535: `packets` has looked.
-        let length = (HEADERS_LEN + frame.len()) as u16;
+        let length = (HEADERS_LEN + frame[0].len() + frame[1].len()) as u16;
         let sum = Sum::new().with(addresses).with_number(length).with_number(u16::from(ip::UDP));
-        match sum.with(headers).with(frame).checksum() {
+        match sum.with(headers).with(frame[0]).with(frame[1]).checksum() {
             0 => 0xffff,
             checksum => checksum,
         }
@@ -268,7 +275,7 @@ mod tests {
     }
 
     fn datagram(outer: &Outer, frame: &[u8]) -> Vec<u8> {
-        let mut packets = outer.packets(0x1_0003, frame, 9000, 0xabcd_1234).unwrap();
+        let mut packets = outer.packets(0x1_0003, [&[], frame], 9000, 0xabcd_1234).unwrap();
         let packet = packets.next().unwrap();
         assert!(packets.next().is_none());
         [packet.header(), &frame[packet.body()]].concat()
@@ -345,8 +352,8 @@ mod tests {
             [("10.0.0.1", "10.0.0.2:1", 65_535 - 36), ("fd20::1", "[fd20::2]:1", 65_535 - 16)]
         {
             let outer = outer(source, destination);
-            assert!(outer.packets(0, &vec![0; longest], 1500, 0).is_some());
-            assert!(outer.packets(0, &vec![0; longest + 1], 1500, 0).is_none());
+            assert!(outer.packets(0, [&[], &vec![0; longest]], 1500, 0).is_some());
+            assert!(outer.packets(0, [&[], &vec![0; longest + 1]], 1500, 0).is_none());
         }
     }
 

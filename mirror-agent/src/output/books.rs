@@ -40,11 +40,7 @@ impl<'a> Books<'a> {
         if self.given_up == Some(part.frame) {
             return;
         }
-        let bytes = mirror_common::vxlan::HEADER_LEN + self.frames[part.frame].bytes.len();
-        self.counters.sent.add(1);
-        self.counters.truncated.add(u64::from(self.frames[part.frame].is_cut()));
-        self.counters.datagrams.add(1);
-        self.counters.bytes.add(bytes as u64);
+        self.counters.datagram_sent(&self.frames[part.frame]);
     }
 
     /// The kernel refused a packet for good: its frame is lost, once.
@@ -56,7 +52,7 @@ impl<'a> Books<'a> {
             self.given_up = Some(part.frame);
             self.is_stuck |= errno != libc::EMSGSIZE;
             self.counters.error(errno);
-            self.counters.send_failed.add(1);
+            self.counters.wire_frame_failed(&self.frames[part.frame]);
         }
     }
 
@@ -81,9 +77,9 @@ impl<'a> Books<'a> {
         }
     }
 
-    /// The bytes that follow a packet's header.
+    /// The bytes that follow a packet's header, in the parts that they lie in.
     #[must_use]
-    pub fn body(&self, frame: usize, packet: &Packet) -> &'a [u8] {
-        &self.frames[frame].bytes[packet.body()]
+    pub fn body(&self, frame: usize, packet: &Packet) -> [&'a [u8]; 2] {
+        self.frames[frame].slice(packet.body())
     }
 }

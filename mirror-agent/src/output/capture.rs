@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use mirror_common::{record, vxlan};
+use mirror_common::record;
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
@@ -62,12 +62,8 @@ pub struct Capture {
     clock: Clock,
     /// Numbers in the capture by the kernel's numbers.
     interfaces: HashMap<u32, u32>,
-    /// Frames that were written and not yet flushed: nobody can say that they arrived.
-    unflushed: u64,
-    /// Of those, the ones that are cut.
-    unflushed_cut: u64,
-    /// The UDP payload of those, where they are datagrams.
-    unflushed_payload: u64,
+    /// What was written and not yet flushed: nobody can say that it arrived.
+    unflushed: OutputCounters,
 }
 
 /// Frames after which a capture is flushed even under load, so that what a full disk makes known late
@@ -88,9 +84,7 @@ impl Capture {
             names,
             clock,
             interfaces: HashMap::new(),
-            unflushed: 0,
-            unflushed_cut: 0,
-            unflushed_payload: 0,
+            unflushed: OutputCounters::default(),
         })
     }
 
@@ -112,29 +106,30 @@ impl Capture {
                 Some(record::Direction::Egress) => Some(Direction::Outbound),
                 None => None,
             },
-            original_len: header.original_len,
-            data: &[frame.bytes],
+            original_len: frame.wire_len,
+            data: &frame.parts(),
         };
         let Content::Datagrams(outer) = &self.content else {
             return self.writer.write_frame(&written);
         };
         // In one piece, as no link would carry it; without fragments its number means nothing.
         let packet = outer
-            .packets(header.flow_hash, frame.bytes, usize::MAX, 0)
+            .packets(header.flow_hash, frame.parts(), usize::MAX, 0)
             .and_then(|mut packets| packets.next())
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "frame too long for a datagram"))?;
         self.writer.write_frame(&pcapng::Frame {
             // Below 2^17: a datagram has 16 bits of length.
             original_len: packet.length() as u32,
-            data: &[packet.header(), frame.bytes],
+            data: &[packet.header(), frame.head, frame.bytes],
             ..written
         })
     }
 
     /// Counts what is held back as failed: the file ends somewhere inside it.
-    fn give_up(&mut self, counters: &OutputCounters, more: u64) {
-        counters.send_failed.add(self.unflushed + more);
-        (self.unflushed, self.unflushed_cut, self.unflushed_payload) = (0, 0, 0);
+    fn give_up(&mut self, counters: &OutputCounters, more: &[Frame<'_>]) {
+        let more = more.iter().filter(|frame| !frame.has_more).count();
+        counters.give_up(self.unflushed.sent.get() + more as u64);
+        self.unflushed = OutputCounters::default();
     }
 }
 
@@ -147,14 +142,15 @@ impl Output for Capture {
         for (done, frame) in frames.iter().enumerate() {
             if let Err(error) = self.write(frame, since_epoch_ns) {
                 counters.error(error.raw_os_error().unwrap_or(0));
-                self.give_up(counters, (frames.len() - done) as u64);
+                self.give_up(counters, &frames[done..]);
                 return Err(error);
             }
-            self.unflushed += 1;
-            self.unflushed_cut += u64::from(frame.is_cut());
-            self.unflushed_payload += (vxlan::HEADER_LEN + frame.bytes.len()) as u64;
+            match self.content {
+                Content::Frames => self.unflushed.wire_frame_sent(frame),
+                Content::Datagrams(_) => self.unflushed.datagram_sent(frame),
+            }
         }
-        if self.unflushed >= FLUSH_EVERY { self.flush(counters) } else { Ok(()) }
+        if self.unflushed.segments.get() >= FLUSH_EVERY { self.flush(counters) } else { Ok(()) }
     }
 
     fn flush(&mut self, counters: &OutputCounters) -> io::Result<()> {
@@ -167,16 +163,10 @@ impl Output for Capture {
         }
         if let Err(error) = self.writer.flush() {
             counters.error(error.raw_os_error().unwrap_or(0));
-            self.give_up(counters, 0);
+            self.give_up(counters, &[]);
             return Err(error);
         }
-        counters.sent.add(self.unflushed);
-        counters.truncated.add(self.unflushed_cut);
-        if matches!(self.content, Content::Datagrams(_)) {
-            counters.datagrams.add(self.unflushed);
-            counters.bytes.add(self.unflushed_payload);
-        }
-        (self.unflushed, self.unflushed_cut, self.unflushed_payload) = (0, 0, 0);
+        counters.take_over(&self.unflushed);
         Ok(())
     }
 

@@ -160,9 +160,9 @@ impl Learner {
 
     fn watch(&mut self, tap: &Tap, frame: Frame<'_>) -> io::Result<Lesson> {
         self.datagram.clear();
-        let headers = self.encapsulation.headers(frame.header.flow_hash, frame.bytes.len());
+        let headers = self.encapsulation.headers(frame.header.flow_hash, frame.captured_len());
         self.datagram.extend_from_slice(&headers);
-        self.datagram.extend_from_slice(frame.bytes);
+        frame.parts().iter().for_each(|part| self.datagram.extend_from_slice(part));
         debug_assert!(vxlan::decapsulate(&self.datagram[8..]).is_some());
         let probe = Probe { sensor: self.sensor, vni: self.vni, datagram: &self.datagram };
         let deadline = Instant::now() + SIGHTING_TIME;

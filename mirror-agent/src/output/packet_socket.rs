@@ -15,7 +15,7 @@ use mirror_common::own;
 use super::{
     PAUSE, TRIES,
     books::{Books, Part},
-    messages::{messages, pieces},
+    messages::{Pieces, messages, pieces},
     sockopt,
 };
 use crate::{
@@ -67,7 +67,7 @@ impl PacketSocket {
     ) -> Result<(), i32> {
         self.staged.clear();
         for (index, frame) in books.frames.iter().enumerate() {
-            let Some(mut packets) = outer.packets(frame.header.flow_hash, frame.bytes, mtu, ids.draw())
+            let Some(mut packets) = outer.packets(frame.header.flow_hash, frame.parts(), mtu, ids.draw())
             else {
                 self.push_out(books)?;
                 books.gave_up(Part { frame: index, is_last: true }, libc::EMSGSIZE);
@@ -90,10 +90,10 @@ impl PacketSocket {
     }
 
     fn push_out(&mut self, books: &mut Books<'_>) -> Result<(), i32> {
-        let mut iovecs = ArrayVec::<[libc::iovec; 2], BATCH>::new();
+        let mut iovecs = ArrayVec::<Pieces, BATCH>::new();
         for (packet, part) in self.staged.iter() {
-            let (header, body) = (packet.header(), books.body(part.frame, packet));
-            iovecs.push(pieces(header, body));
+            let [head, bytes] = books.body(part.frame, packet);
+            iovecs.push(pieces([packet.header(), head, bytes]));
         }
         let mut messages = messages(&mut iovecs);
         let mut done = 0;

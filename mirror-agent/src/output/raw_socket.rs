@@ -20,12 +20,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use arrayvec::ArrayVec;
-use mirror_common::{flow, own, vxlan};
+use mirror_common::{flow, own};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{
     Output, PAUSE, TRIES,
-    messages::{messages, pieces},
+    messages::{Pieces, messages, pieces},
     sockopt::{self, set},
 };
 use crate::{
@@ -288,10 +288,10 @@ impl Output for RawSocket {
         if self.batches >= BATCHES_PER_LOOK {
             self.take_reported_errors(counters);
         }
-        let mut iovecs = ArrayVec::<[libc::iovec; 2], BATCH>::new();
+        let mut iovecs = ArrayVec::<Pieces, BATCH>::new();
         for (frame, headers) in frames.iter().zip(self.headers.iter_mut()) {
-            *headers = self.encapsulation.headers(frame.header.flow_hash, frame.bytes.len());
-            iovecs.push(pieces(headers, frame.bytes));
+            *headers = self.encapsulation.headers(frame.header.flow_hash, frame.captured_len());
+            iovecs.push(pieces([headers, frame.head, frame.bytes]));
         }
         let mut messages = messages(&mut iovecs);
 
@@ -300,15 +300,7 @@ impl Output for RawSocket {
         while done < messages.len() {
             match self.send_some(&mut messages[done..]) {
                 Ok(sent) => {
-                    let bytes: usize = frames[done..done + sent]
-                        .iter()
-                        .map(|frame| vxlan::HEADER_LEN + frame.bytes.len())
-                        .sum();
-                    let cut = frames[done..done + sent].iter().filter(|frame| frame.is_cut()).count();
-                    counters.sent.add(sent as u64);
-                    counters.truncated.add(cut as u64);
-                    counters.datagrams.add(sent as u64);
-                    counters.bytes.add(bytes as u64);
+                    frames[done..done + sent].iter().for_each(|frame| counters.datagram_sent(frame));
                     done += sent;
                     tries = 0;
                 }
@@ -325,7 +317,7 @@ impl Output for RawSocket {
                         continue;
                     }
                     counters.error(errno);
-                    counters.send_failed.add(1);
+                    counters.wire_frame_failed(&frames[done]);
                     done += 1;
                     tries = 0;
                 }

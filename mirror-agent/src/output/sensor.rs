@@ -145,7 +145,7 @@ impl SensorOutput {
             self.learner.put_off(now, RETRY_TIME, changes);
             return Ok(frames);
         };
-        let fits = |frame: &Frame<'_>| self.learner.fits(frame.bytes.len(), mtu);
+        let fits = |frame: &Frame<'_>| self.learner.fits(frame.captured_len(), mtu);
         let Some(index) = frames.iter().position(fits) else {
             self.learner.put_off(now, NEXT_FRAME_TIME, changes);
             return Ok(frames);
@@ -340,7 +340,7 @@ impl Output for SensorOutput {
         if self.transmit == Transmit::Packet
             && let Some((refusal, ifindex)) = self.refusal
         {
-            counters.send_failed.add(rest.len() as u64);
+            rest.iter().for_each(|frame| counters.wire_frame_failed(frame));
             return Err(io::Error::other(format!(
                 "--transmit packet cannot reach {}: datagrams leave through {}, {refusal}: use --transmit auto",
                 self.sensor,

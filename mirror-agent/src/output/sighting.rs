@@ -137,7 +137,7 @@ mod tests {
     fn sent(source: &str, sensor: &str) -> (Outer, Vec<u8>, Vec<u8>) {
         let sensor: SocketAddr = sensor.parse().unwrap();
         let outer = Outer::new([2; 6], [4; 6], source.parse().unwrap(), sensor, 7).unwrap();
-        let packet = outer.packets(5, b"a frame", 1500, 9).unwrap().next().unwrap();
+        let packet = outer.packets(5, [b"a ", b"frame"], 1500, 9).unwrap().next().unwrap();
         let bytes = [packet.header(), b"a frame"].concat();
         let datagram = bytes[ETHERNET_LEN + outer.version().header_len()..].to_vec();
         (outer, bytes, datagram)

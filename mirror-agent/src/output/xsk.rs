@@ -98,7 +98,7 @@ impl Xsk {
     ) -> Result<(), i32> {
         for (index, frame) in books.frames.iter().enumerate() {
             let Some(mut packets) =
-                outer.packets(frame.header.flow_hash, frame.bytes, mtu.min(MTU_MAX), ids.draw())
+                outer.packets(frame.header.flow_hash, frame.parts(), mtu.min(MTU_MAX), ids.draw())
             else {
                 self.push_out(books)?;
                 books.gave_up(Part { frame: index, is_last: true }, libc::EMSGSIZE);

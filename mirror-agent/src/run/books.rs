@@ -31,6 +31,7 @@ impl Run {
         for counters in &self.counters {
             ledger.sent += counters.sent.get();
             ledger.send_failed += counters.send_failed.get();
+            ledger.too_big += counters.too_big.get();
         }
         // After what was sent: each frame is seen first, so that nothing is sent that was not seen.
         for contribution in self.origin.contributions()? {
@@ -88,6 +89,7 @@ impl Run {
             interfaces,
             frames: self.ledger()?,
             truncated: sum(|counters| counters.truncated.get()),
+            segments: sum(|counters| counters.segments.get()),
             datagrams_sent: datagrams,
             bytes_sent: bytes,
             send_errors: self.send_errors(),

@@ -35,6 +35,7 @@ use crate::{
         raw_socket::RawSocket,
         sensor::SensorOutput,
     },
+    shape::stage::Stage,
     source::{
         Source,
         capture::{CAPTURED_MAX, STDIN},
@@ -262,6 +263,7 @@ impl Run {
         let worker = Worker {
             source,
             output,
+            stage: Stage::new(usize::MAX),
             counters: Arc::clone(&counters),
             stop: Arc::clone(&self.stop),
             limit: limit.clone(),

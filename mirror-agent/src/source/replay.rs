@@ -193,7 +193,7 @@ impl Source for ReplaySource {
         let (mut byte, mut wire_bytes) = (self.next.byte, 0);
         for header in &chunk.headers[self.next.frame..self.next.frame + count] {
             let end = byte + header.captured_len as usize;
-            frames.push(Frame { header, bytes: &chunk.bytes[byte..end] });
+            frames.push(Frame::whole(header, &chunk.bytes[byte..end]));
             byte = end;
             wire_bytes += u64::from(header.original_len);
         }

@@ -118,7 +118,7 @@ impl RingReader {
             let header: &RecordHeader = record.cast().as_ref();
             let captured = (header.captured_len as usize).min(length - HEADER_LEN);
             let bytes = slice::from_raw_parts(record.add(HEADER_LEN).as_ptr(), captured);
-            Some(Frame { header, bytes })
+            Some(Frame::whole(header, bytes))
         }
     }
 

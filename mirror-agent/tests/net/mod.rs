@@ -206,7 +206,7 @@ impl Sample {
     }
 
     pub fn frame(&self) -> Frame<'_> {
-        Frame { header: &self.header, bytes: &self.bytes }
+        Frame::whole(&self.header, &self.bytes)
     }
 }
 

@@ -89,8 +89,9 @@ impl Queue {
 
     /// Copies a packet to where the kernel will read it. Does nothing where there is no room, or where the
     /// packet is longer than a chunk.
-    pub(super) fn stage(&mut self, header: &[u8], body: &[u8], part: Part) {
-        let length = header.len() + body.len();
+    pub(super) fn stage(&mut self, header: &[u8], body: [&[u8]; 2], part: Part) {
+        let [head, bytes] = body;
+        let length = header.len() + head.len() + bytes.len();
         if self.pending.len() == TX_SLOTS || length > CHUNK {
             debug_assert!(false, "the caller has asked for room");
             return;
@@ -102,7 +103,9 @@ impl Queue {
         unsafe {
             let place = self.umem.address().as_ptr().add(chunk as usize * CHUNK);
             place.copy_from_nonoverlapping(header.as_ptr(), header.len());
-            place.add(header.len()).copy_from_nonoverlapping(body.as_ptr(), body.len());
+            let place = place.add(header.len());
+            place.copy_from_nonoverlapping(head.as_ptr(), head.len());
+            place.add(head.len()).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         }
         self.uses[chunk as usize] = 1;
         let pending = Pending { chunk, length: length as u32, part: Some(part) };

@@ -185,7 +185,11 @@ const HEADER: RecordHeader = RecordHeader {
 fn stage(queue: &mut Queue, frame: usize, parts: u8) {
     for part in 0..parts {
         let filler = frame as u8 ^ part;
-        queue.stage(&[frame as u8, part], &[filler; 100], Part { frame, is_last: part + 1 == parts });
+        queue.stage(
+            &[frame as u8, part],
+            [&[filler; 40], &[filler; 60]],
+            Part { frame, is_last: part + 1 == parts },
+        );
     }
 }
 
@@ -211,7 +215,7 @@ proptest! {
         let (mut queue, mut kernel) = both(is_modern, holds, Vec::new());
         for (index, round) in rounds.iter().enumerate() {
             let counters = OutputCounters::default();
-            let frames = vec![Frame { header: &HEADER, bytes: b"" }; round.len()];
+            let frames = vec![Frame::whole(&HEADER, b""); round.len()];
             let mut books = Books::new(&frames, &counters);
             let mut events_now = events.split_off(events.len() / 2);
             let goes_down = down_in == Some(index) && !round.is_empty();
@@ -250,7 +254,7 @@ proptest! {
         kernel.events.clear();
         kernel.delivered.clear();
         let counters = OutputCounters::default();
-        let frames = [Frame { header: &HEADER, bytes: b"" }];
+        let frames = [Frame::whole(&HEADER, b"")];
         let mut books = Books::new(&frames, &counters);
         queue.push_out(&mut books, || kernel.kick(), || {}).unwrap();
         stage(&mut queue, 0, 1);
@@ -269,7 +273,7 @@ proptest! {
 fn a_packet_that_is_always_dropped_is_given_up_in_time() {
     let (mut queue, mut kernel) = both(true, false, vec![Event::Drop(TRIES as usize)]);
     let counters = OutputCounters::default();
-    let frames = [Frame { header: &HEADER, bytes: b"" }; 3];
+    let frames = [Frame::whole(&HEADER, b""); 3];
     let mut books = Books::new(&frames, &counters);
     (0..3).for_each(|frame| stage(&mut queue, frame, 1));
     let mut pauses = 0;
@@ -283,7 +287,7 @@ fn a_packet_that_is_always_dropped_is_given_up_in_time() {
 fn a_queue_that_does_nothing_is_found_out_and_no_frame_is_counted() {
     let (mut queue, _) = both(true, false, Vec::new());
     let counters = OutputCounters::default();
-    let frames = [Frame { header: &HEADER, bytes: b"" }];
+    let frames = [Frame::whole(&HEADER, b"")];
     let mut books = Books::new(&frames, &counters);
     stage(&mut queue, 0, 1);
     assert_eq!(queue.push_out(&mut books, || Ok(()), || {}), Err(libc::EIO));
