@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use mirror_common::vxlan;
+use mirror_common::{ethernet, vxlan};
 
 /// Copies the traffic of network interfaces, or of captures, to a sensor (Zeek, Suricata, a recorder) in VXLAN
 /// over UDP.
@@ -61,6 +61,12 @@ pub struct MirrorArgs {
     /// How datagrams leave
     #[arg(long, value_enum, value_name = "WAY", default_value_t = Transmit::Auto, conflicts_with = "write")]
     pub transmit: Transmit,
+    /// What to do with a frame whose datagram is longer than the path's MTU
+    #[arg(long, value_enum, value_name = "WAY", default_value_t = Oversize::Fragment, conflicts_with = "write")]
+    pub oversize: Oversize,
+    /// Bytes kept of each frame, at least 14; 0 is all of them [default: all]
+    #[arg(short, long, value_name = "BYTES", value_parser = snaplen)]
+    pub snaplen: Option<u32>,
     /// Write a capture (pcapng, nanoseconds) instead of sending, replacing FILE; - is standard output
     #[arg(short, long, value_name = "FILE")]
     pub write: Option<PathBuf>,
@@ -161,14 +167,25 @@ pub enum Attach {
 /// `--transmit`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Transmit {
-    /// In a replay straight to the network card where that reaches the sensor, else through the host's
-    /// stack
+    /// Straight to the network card where that reaches the sensor, else through the host's stack; through
+    /// the card's queue where the card itself is mirrored
     Auto,
     /// Straight to the network card, which is faster, passes by the host's queues and filters, and is not
     /// seen by tcpdump on this host; an error where the sensor is not behind an Ethernet device
     Packet,
     /// Through the host's stack
     Udp,
+}
+
+/// `--oversize`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Oversize {
+    /// Send it in IP fragments
+    Fragment,
+    /// Send as much of it as fits, with the 'do not fragment' bit; counted as truncated
+    Truncate,
+    /// Leave it out; counted as too_big
+    Drop,
 }
 
 /// `--cpu`: processors in the order in which they were given.
@@ -219,6 +236,17 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         other => return Err(format!("{other} is not a unit: use KiB, MiB or GiB")),
     };
     Ok(number.saturating_mul(unit))
+}
+
+/// Bytes of a frame, 0 for all of it; less than an Ethernet header no sensor can read.
+fn snaplen(text: &str) -> Result<u32, String> {
+    match bytes(text)? {
+        0 => Ok(u32::MAX),
+        bytes if bytes < u64::from(ethernet::HEADER_LEN) => {
+            Err(format!("must be 0, for all bytes, or at least {}: an Ethernet header", ethernet::HEADER_LEN))
+        }
+        bytes => Ok(u32::try_from(bytes).unwrap_or(u32::MAX)),
+    }
 }
 
 fn ring_size(text: &str) -> Result<u32, String> {

@@ -10,6 +10,7 @@ mod card;
 mod interface;
 mod learn;
 mod messages;
+mod oversize;
 pub mod packet_socket;
 pub mod pcapng;
 pub mod raw_socket;

@@ -91,7 +91,7 @@ async fn mirror(config: Config) -> Result<()> {
     };
     let start = Start { config: &config, links: &links, names: Names::default(), sensor: address };
     let run = match &config.output {
-        Destination::Sensor(sensor, transmit) => start.sending_to(sensor.vni, *transmit).await?,
+        Destination::Sensor(sensor, delivery) => start.sending_to(sensor.vni, *delivery).await?,
         Destination::File { path, outer } => {
             let opens = tokio::task::spawn_blocking({
                 let path = path.clone();

@@ -15,6 +15,8 @@ pub struct Report {
     pub interfaces: Vec<Interface>,
     pub frames: Ledger,
     pub truncated: u64,
+    /// Frames of the wire: a super-frame counts as often as it was cut.
+    pub segments: u64,
     pub datagrams_sent: u64,
     pub bytes_sent: u64,
     pub send_errors: BTreeMap<String, u64>,

@@ -106,7 +106,9 @@ impl Iterator for Packets<'_> {
         // A datagram has at most 65,535 bytes, and offsets are multiples of 8.
         match version {
             Version::V4 => {
-                let flags = if has_more { MORE_V4 } else { 0 } | (self.done / 8) as u16;
+                // The template's 'do not fragment' holds for what is whole.
+                let dont = if is_whole { u16::from_be_bytes([packet[6], packet[7]]) } else { 0 };
+                let flags = dont | if has_more { MORE_V4 } else { 0 } | (self.done / 8) as u16;
                 packet[2..4].copy_from_slice(&((version.header_len() + length) as u16).to_be_bytes());
                 packet[4..6].copy_from_slice(&(self.id as u16).to_be_bytes());
                 packet[6..8].copy_from_slice(&flags.to_be_bytes());

@@ -24,6 +24,9 @@ const MTU_MIN_V4: usize = 68;
 /// Every IPv6 link takes packets of this size (RFC 8200 section 5).
 const MTU_MIN_V6: usize = 1280;
 
+/// 'Do not fragment', in the seventh byte of an IPv4 header (RFC 791 section 3.1).
+const DONT_FRAGMENT: u8 = 0x40;
+
 /// What a host sends with where nobody asked for another number (RFC 1700).
 const HOPS: u8 = 64;
 
@@ -136,8 +139,10 @@ impl Outer {
         let ip = &mut link[ETHERNET_LEN..];
         let is_plain = match version {
             Version::V4 => {
-                // Lengths, identification, fragmentation; the checksum.
-                ip[2..8].fill(0);
+                // Length, identification, fragmentation but for 'do not'; the checksum.
+                ip[2..6].fill(0);
+                ip[6] &= DONT_FRAGMENT;
+                ip[7] = 0;
                 ip[10..12].fill(0);
                 ip[0] == 0x45 && ip[9] == ip::UDP
             }

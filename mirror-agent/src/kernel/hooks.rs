@@ -18,6 +18,7 @@ use super::{
     claim::{Claim, Refusal},
     clsact,
     counters::Counters,
+    own_paths::OwnPaths,
 };
 use crate::{cli::Attach, links::Link, names::Names};
 
@@ -37,6 +38,7 @@ pub fn attach_type(direction: Direction) -> TcAttachType {
 pub struct Hooks {
     ebpf: Ebpf,
     counters: Counters,
+    own_paths: OwnPaths,
     directions: Vec<Direction>,
     attach: Attach,
     netlink: Handle,
@@ -72,12 +74,13 @@ impl Hooks {
     pub fn new(
         ebpf: Ebpf,
         counters: Counters,
+        own_paths: OwnPaths,
         directions: Vec<Direction>,
         attach: Attach,
         netlink: Handle,
         names: Names,
     ) -> Self {
-        Self { ebpf, counters, directions, attach, netlink, attached: BTreeMap::new(), names }
+        Self { ebpf, counters, own_paths, directions, attach, netlink, attached: BTreeMap::new(), names }
     }
 
     /// Whether an interface of this name is being mirrored.
@@ -115,6 +118,9 @@ impl Hooks {
         // Before the first hook: what it sees has to be counted and named.
         for &direction in &self.directions {
             self.counters.open(link.ifindex, direction)?;
+        }
+        if self.directions.contains(&Direction::Egress) {
+            self.own_paths.watch(link.ifindex);
         }
         self.names.learn(link.ifindex, name);
         let mut attached =

@@ -1,6 +1,8 @@
-//! Tells the hooks from where to where the agent sends.
+//! Tells the hooks from where to where the agent sends, and the agent which of its interfaces have a hook that
+//! sees what is sent.
 
 use std::{
+    collections::HashSet,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -12,11 +14,16 @@ use mirror_common::{ip, own::Path};
 /// The paths that the hooks know. Shared by the sending threads, which add to it when the host's address
 /// changes. Nothing is ever taken away: datagrams of an old path may still be on their way.
 #[derive(Clone)]
-pub struct OwnPaths(Arc<Mutex<HashMap<MapData, u64, Path>>>);
+pub struct OwnPaths(Arc<Shared>);
+
+struct Shared {
+    map: Mutex<HashMap<MapData, u64, Path>>,
+    watched: Mutex<HashSet<u32>>,
+}
 
 impl OwnPaths {
     pub(super) fn new(map: HashMap<MapData, u64, Path>) -> Self {
-        Self(Arc::new(Mutex::new(map)))
+        Self(Arc::new(Shared { map: Mutex::new(map), watched: Mutex::default() }))
     }
 
     /// The agent is about to send from `source` to `sensor`.
@@ -30,7 +37,7 @@ impl OwnPaths {
             destination: address(sensor.ip()),
             destination_port: u32::from(sensor.port()),
         };
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.0.map.lock().unwrap_or_else(PoisonError::into_inner);
         // Each thread comes with the same path. Replacing it would take the element away from under hooks
         // that are reading it.
         const NOEXIST: u64 = 1;
@@ -40,6 +47,17 @@ impl OwnPaths {
             }
             result => result.context("cannot tell the hooks where the agent sends"),
         }
+    }
+
+    /// The interface with this number has a hook that sees what is sent.
+    pub(super) fn watch(&self, ifindex: u32) {
+        self.0.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(ifindex);
+    }
+
+    /// Whether that was said of the interface with this number.
+    #[must_use]
+    pub fn is_watched(&self, ifindex: u32) -> bool {
+        self.0.watched.lock().unwrap_or_else(PoisonError::into_inner).contains(&ifindex)
     }
 }
 

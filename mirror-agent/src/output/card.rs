@@ -1,4 +1,4 @@
-//! A way past the host's stack to one interface: the faster of two that can be had.
+//! A way past the host's stack to one interface: the fastest that can be had and is right.
 
 use std::io;
 
@@ -10,6 +10,8 @@ use crate::encap::outer::{Ids, Outer};
 pub(super) enum Card {
     Xsk(Xsk),
     Socket(PacketSocket),
+    /// Through the interface's queue: one of the agent's hooks sees what leaves, and counts it as `own`.
+    Queue(PacketSocket),
 }
 
 /// Drivers of devices that hand a packet on to another device. Some of them look at what protocol it is,
@@ -17,18 +19,22 @@ pub(super) enum Card {
 const STACKED: [&str; 7] = ["bonding", "team", "ipvlan", "macvlan", "bridge", "802.1Q VLAN Support", "vxlan"];
 
 impl Card {
-    /// Opens a way to `interface`, for packets of `mtu` bytes: by AF_XDP if `try_xsk` says so and it can be
-    /// had.
+    /// Opens a way to `interface`, for packets of `mtu` bytes: through its queue if it `is_watched` by a hook,
+    /// else by AF_XDP if `try_xsk` says so and it can be had.
     pub(super) fn open(
         interface: &mut Interface,
         mtu: usize,
         is_marked: bool,
+        is_watched: bool,
         try_xsk: bool,
     ) -> io::Result<Self> {
+        if is_watched {
+            return PacketSocket::open(interface.ifindex(), is_marked, true).map(Self::Queue);
+        }
         if try_xsk && let Some(faster) = Self::open_xsk(interface, mtu, is_marked) {
             return Ok(faster);
         }
-        PacketSocket::open(interface.ifindex(), is_marked).map(Self::Socket)
+        PacketSocket::open(interface.ifindex(), is_marked, false).map(Self::Socket)
     }
 
     /// Opens a way by AF_XDP, or none where that cannot be had or is of no use.
@@ -49,7 +55,7 @@ impl Card {
     pub(super) fn takes(&self, mtu: usize) -> bool {
         match self {
             Self::Xsk(_) => mtu <= xsk::MTU_MAX,
-            Self::Socket(_) => true,
+            Self::Socket(_) | Self::Queue(_) => true,
         }
     }
 
@@ -64,7 +70,7 @@ impl Card {
     ) -> Result<(), i32> {
         match self {
             Self::Xsk(xsk) => xsk.send(outer, mtu, ids, books),
-            Self::Socket(socket) => socket.send(outer, mtu, ids, books),
+            Self::Socket(socket) | Self::Queue(socket) => socket.send(outer, mtu, ids, books),
         }
     }
 
@@ -72,7 +78,7 @@ impl Card {
     pub(super) fn is_drained(&mut self) -> bool {
         match self {
             Self::Xsk(xsk) => xsk.is_drained(),
-            Self::Socket(socket) => socket.is_drained(),
+            Self::Socket(socket) | Self::Queue(socket) => socket.is_drained(),
         }
     }
 }

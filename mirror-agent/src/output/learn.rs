@@ -6,7 +6,6 @@ use std::{
     any::Any,
     io,
     net::SocketAddr,
-    os::fd::AsFd as _,
     sync::mpsc::{Sender, channel},
     thread,
     time::{Duration, Instant},
@@ -18,7 +17,6 @@ use super::{
     Output as _,
     raw_socket::RawSocket,
     sighting::{Probe, Refusal, Sighting},
-    sockopt,
     tap::Tap,
 };
 use crate::{
@@ -103,17 +101,6 @@ impl Learner {
     /// Datagrams that were not seen, in a row.
     pub(super) fn unseen(&self) -> u32 {
         self.unseen
-    }
-
-    /// The largest packet that the path to the sensor takes, as far as the kernel knows.
-    pub(super) fn path_mtu(&self, raw: &RawSocket) -> io::Result<usize> {
-        let probe = raw.connected_probe()?;
-        let (level, name) = match Version::of(self.sensor.ip()) {
-            Version::V4 => (libc::IPPROTO_IP, libc::IP_MTU),
-            Version::V6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
-        };
-        let mtu: i32 = sockopt::get(&probe.as_fd(), level, name)?;
-        usize::try_from(mtu).map_err(io::Error::other)
     }
 
     /// Whether a frame of this length goes in one packet of `mtu` bytes.

@@ -1,7 +1,8 @@
-//! Sends ready-made packets by a packet socket (packet(7)), straight to an interface's driver.
+//! Sends ready-made packets by a packet socket (packet(7)), past the host's IP stack.
 //!
-//! Queue disciplines, egress hooks and taps are passed by (`packet_direct_xmit` in net/packet/af_packet.c):
-//! tcpdump on this host does not see these packets.
+//! Straight to an interface's driver, queue disciplines, egress hooks and taps are passed by
+//! (`packet_direct_xmit` in net/packet/af_packet.c): tcpdump on this host does not see these packets. Where a
+//! hook has to see them they take their turn in the interface's queue.
 
 use std::{
     io, mem,
@@ -34,16 +35,16 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Opens a way to the interface with number `ifindex`. `is_marked` says whether packets carry
-    /// [`own::MARK`], which needs CAP_NET_ADMIN.
+    /// Opens a way to the interface with number `ifindex`: to its queue if `by_queue`, else to its driver.
+    /// `is_marked` says whether packets carry [`own::MARK`], which needs CAP_NET_ADMIN.
     ///
     /// # Errors
     ///
     /// No right to open packet sockets, or no such interface.
-    pub fn open(ifindex: u32, is_marked: bool) -> io::Result<Self> {
+    pub fn open(ifindex: u32, is_marked: bool, by_queue: bool) -> io::Result<Self> {
         // Protocol 0: nothing is received.
         let socket = sockopt::open(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
-        sockopt::set(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1_i32)?;
+        sockopt::set(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &i32::from(!by_queue))?;
         sockopt::widen_send_buffer(&socket)?;
         if is_marked {
             sockopt::set(&socket, libc::SOL_SOCKET, libc::SO_MARK, &own::MARK)?;

@@ -29,7 +29,10 @@ use super::{
     sockopt::{self, set},
 };
 use crate::{
-    encap::vxlan::{Encapsulation, HEADERS_LEN},
+    encap::{
+        outer::Version,
+        vxlan::{Encapsulation, HEADERS_LEN},
+    },
     kernel::own_paths::OwnPaths,
     ledger::OutputCounters,
     source::{BATCH, Frame},
@@ -55,6 +58,8 @@ pub struct RawSocket {
     changes_seen: u64,
     /// Batches since the last look at reported errors.
     batches: u32,
+    /// Whether this host, or a router, refused a datagram for its length.
+    has_shorter_path: bool,
 }
 
 /// Batches between two looks at the errors that were reported, under load.
@@ -118,6 +123,7 @@ impl RawSocket {
             changes_seen: address_changes.load(Ordering::Relaxed),
             address_changes,
             batches: 0,
+            has_shorter_path: false,
         };
         socket.connect()?;
         Ok(socket)
@@ -174,6 +180,47 @@ impl RawSocket {
         Ok(probe)
     }
 
+    /// The largest packet that the path to the sensor takes, as far as the kernel knows.
+    ///
+    /// # Errors
+    ///
+    /// No route to the sensor.
+    pub fn path_mtu(&self) -> io::Result<usize> {
+        let probe = self.connected_probe()?;
+        let (level, name) = match Version::of(self.sensor.ip()) {
+            Version::V4 => (libc::IPPROTO_IP, libc::IP_MTU),
+            Version::V6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+        };
+        let mtu: i32 = sockopt::get(&probe, level, name)?;
+        usize::try_from(mtu).map_err(io::Error::other)
+    }
+
+    /// Lets datagrams that are longer than the path takes be refused, here and on the way, where they would be
+    /// fragmented otherwise. The kernel learns from what routers answer.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn forbid_fragments(&self) -> io::Result<()> {
+        match Version::of(self.sensor.ip()) {
+            Version::V4 => set(&self.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DO),
+            Version::V6 => {
+                set(&self.socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DO)
+            }
+        }
+    }
+
+    /// Whether a datagram was refused for its length since [`Self::note_path`].
+    #[must_use]
+    pub fn has_shorter_path(&self) -> bool {
+        self.has_shorter_path
+    }
+
+    /// The path's MTU is about to be looked up.
+    pub fn note_path(&mut self) {
+        self.has_shorter_path = false;
+    }
+
     /// Looks whether the host would send from another address now, at most once a second unless it was
     /// told that addresses changed. Returns whether the socket has another source since.
     fn follow_address(&mut self) -> bool {
@@ -214,7 +261,8 @@ impl RawSocket {
         self.batches = 0;
         // The queue is bounded by the receive buffer; another thread's errors are reported here too.
         while let Some(report) = self.next_report() {
-            if report.source_port.is_none_or(|port| self.sends_from(port)) {
+            self.has_shorter_path |= report.errno == libc::EMSGSIZE;
+            if report.errno != 0 && report.source_port.is_none_or(|port| self.sends_from(port)) {
                 counters.error(report.errno);
             }
         }
@@ -251,8 +299,10 @@ impl RawSocket {
                 // SAFETY: a control message of this type holds a sock_extended_err (ip(7)).
                 let error: libc::sock_extended_err =
                     unsafe { ptr::read_unaligned(libc::CMSG_DATA(header).cast()) };
+                // What this host refused, the call has returned too.
+                let is_local = error.ee_origin == libc::SO_EE_ORIGIN_LOCAL;
                 return Some(Report {
-                    errno: error.ee_errno.cast_signed(),
+                    errno: if is_local { 0 } else { error.ee_errno.cast_signed() },
                     source_port: (received == quoted.len()).then(|| u16::from_be_bytes(quoted)),
                 });
             }
@@ -316,6 +366,7 @@ impl Output for RawSocket {
                     if is_about_source(errno) && self.follow_address() {
                         continue;
                     }
+                    self.has_shorter_path |= errno == libc::EMSGSIZE;
                     counters.error(errno);
                     counters.wire_frame_failed(&frames[done]);
                     done += 1;

@@ -17,13 +17,15 @@ use super::{
     card::Card,
     interface::Interface,
     learn::{Learner, Lesson},
+    oversize::Fit,
     raw_socket::RawSocket,
     story::{Story, Told, name},
 };
 pub use super::{sighting::Refusal, story::Way};
 use crate::{
-    cli::Transmit,
-    encap::outer::{Ids, Outer},
+    cli::{Oversize, Transmit},
+    config::Delivery,
+    encap::outer::{Ids, Outer, Version},
     kernel::own_paths::OwnPaths,
     ledger::OutputCounters,
     source::Frame,
@@ -58,8 +60,9 @@ const UNSEEN_TO_TELL: u32 = 4;
 pub struct SensorOutput {
     raw: RawSocket,
     sensor: SocketAddr,
-    transmit: Transmit,
+    delivery: Delivery,
     own_paths: Option<OwnPaths>,
+    fit: Fit,
     learner: Learner,
     straight: Option<Straight>,
     /// Where AF_XDP turned out not to work.
@@ -99,16 +102,20 @@ impl SensorOutput {
         raw: RawSocket,
         sensor: SocketAddr,
         vni: u32,
-        transmit: Transmit,
+        delivery: Delivery,
         own_paths: Option<OwnPaths>,
     ) -> Result<Self> {
+        if delivery.oversize != Oversize::Fragment {
+            raw.forbid_fragments().context("cannot forbid fragments")?;
+        }
         let (ring, rings) = raw.ring();
         let start = RandomState::new().hash_one(ring) as u32;
         Ok(Self {
             raw,
             sensor,
-            transmit,
+            delivery,
             own_paths,
+            fit: Fit::new(delivery.oversize, Version::of(sensor.ip())),
             learner: Learner::new(sensor, vni).context("cannot start a thread")?,
             straight: None,
             no_xsk: None,
@@ -139,7 +146,7 @@ impl SensorOutput {
         now: Instant,
     ) -> io::Result<&'a [Frame<'b>]> {
         let changes = self.raw.address_changes();
-        let Ok(mtu) = self.learner.path_mtu(&self.raw) else {
+        let Ok(mtu) = self.raw.path_mtu() else {
             // No route: the raw socket's errors say so.
             self.forget();
             self.learner.put_off(now, RETRY_TIME, changes);
@@ -202,13 +209,18 @@ impl SensorOutput {
         let mtu = mtu.min(interface.mtu()?);
         let mac = outer.destination_mac();
         let is_marked = self.raw.is_marked();
+        let is_watched = self.own_paths.as_ref().is_some_and(|paths| paths.is_watched(ifindex));
         let try_xsk = self.no_xsk != Some(ifindex);
-        let kept = self.straight.take_if(|straight| straight.ifindex == ifindex && straight.card.takes(mtu));
+        let kept = self.straight.take_if(|straight| {
+            straight.ifindex == ifindex
+                && straight.card.takes(mtu)
+                && (straight.way() == Way::Queue) == is_watched
+        });
         self.close_card();
         let mut straight = match kept {
             Some(kept) => kept,
             None => {
-                let card = Card::open(&mut interface, mtu, is_marked, try_xsk)?;
+                let card = Card::open(&mut interface, mtu, is_marked, is_watched, try_xsk)?;
                 Straight { ifindex, card, mtu, outer: None, opened: Instant::now() }
             }
         };
@@ -318,13 +330,37 @@ impl Straight {
         match self.card {
             Card::Xsk(_) => Way::Xdp,
             Card::Socket(_) => Way::PacketSocket,
+            Card::Queue(_) => Way::Queue,
         }
     }
 }
 
 impl Output for SensorOutput {
     fn send(&mut self, frames: &[Frame<'_>], counters: &OutputCounters) -> io::Result<()> {
-        if self.transmit == Transmit::Udp {
+        let now = Instant::now();
+        self.fit.look_up(&mut self.raw, now);
+        let longest = self.fit.longest(self.straight.as_ref().map_or(usize::MAX, |straight| straight.mtu));
+        if frames.iter().all(|frame| frame.captured_len() <= longest) {
+            self.send_fitted(frames, counters, now)
+        } else {
+            let frames = self.fit.apply(frames, longest, counters);
+            self.send_fitted(&frames, counters, now)
+        }
+    }
+
+    fn flush(&mut self, counters: &OutputCounters) -> io::Result<()> {
+        self.raw.flush(counters)
+    }
+}
+
+impl SensorOutput {
+    fn send_fitted(
+        &mut self,
+        frames: &[Frame<'_>],
+        counters: &OutputCounters,
+        now: Instant,
+    ) -> io::Result<()> {
+        if self.delivery.transmit == Transmit::Udp {
             return self.raw.send(frames, counters);
         }
         self.batches += 1;
@@ -332,12 +368,15 @@ impl Output for SensorOutput {
             self.batches = 0;
             self.raw.take_reported_errors(counters);
         }
-        let now = Instant::now();
+        if self.raw.has_shorter_path() {
+            self.raw.note_path();
+            self.learner.put_off(now, Duration::ZERO, self.raw.address_changes());
+        }
         let mut rest = frames;
         if !frames.is_empty() && self.learner.is_due(now, self.raw.address_changes()) {
             rest = self.learn(frames, counters, now)?;
         }
-        if self.transmit == Transmit::Packet
+        if self.delivery.transmit == Transmit::Packet
             && let Some((refusal, ifindex)) = self.refusal
         {
             rest.iter().for_each(|frame| counters.wire_frame_failed(frame));
@@ -348,10 +387,6 @@ impl Output for SensorOutput {
             )));
         }
         self.pass_on(rest, counters)
-    }
-
-    fn flush(&mut self, counters: &OutputCounters) -> io::Result<()> {
-        self.raw.flush(counters)
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Way {
     PacketSocket,
     /// Straight to the card, by AF_XDP.
     Xdp,
+    /// Past the IP stack to the interface's queue, by a packet socket.
+    Queue,
 }
 
 /// What there is to tell.
@@ -35,12 +37,13 @@ impl Story {
         }
         match &what {
             Told::Straight { way, ifindex, mtu, source, .. } => {
-                let by = if *way == Way::Xdp { "AF_XDP" } else { "a packet socket" };
                 let name = name(*ifindex);
-                log::info!(
-                    "datagrams to {sensor} go straight to {name} by {by}, from {source}, MTU {mtu}: tcpdump \
-                     on this host does not see them"
-                );
+                let by = match way {
+                    Way::Xdp => "straight to the card by AF_XDP: tcpdump on this host does not see them",
+                    Way::Queue => "by its queue and egress hook, since it is mirrored",
+                    _ => "straight to the card by a packet socket: tcpdump on this host does not see them",
+                };
+                log::info!("datagrams to {sensor} leave through {name} from {source}, MTU {mtu}, {by}");
             }
             Told::Refused(refusal, ifindex) => {
                 log::info!(

@@ -19,8 +19,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::{Run, cannot_write, origin::Origin};
 use crate::{
-    cli::Transmit,
-    config::{self, Config, Source as From},
+    config::{self, Config, Delivery, Source as From},
     console::notice,
     encap::outer::Version,
     kernel::{hooks::Hooks, load, own_paths::OwnPaths},
@@ -71,7 +70,7 @@ struct Wishes {
 }
 
 impl Start<'_> {
-    pub async fn sending_to(self, vni: u32, transmit: Transmit) -> Result<Run> {
+    pub async fn sending_to(self, vni: u32, delivery: Delivery) -> Result<Run> {
         let sensor = self.sensor.context("no sensor")?;
         let wishes = Wishes {
             frame_max: Version::of(sensor.ip()).frame_max(),
@@ -84,7 +83,7 @@ impl Start<'_> {
             let way = |ring| {
                 let changes = Arc::clone(&address_changes);
                 let raw = RawSocket::open(sensor, vni, ring, rings, own_paths.clone(), changes)?;
-                SensorOutput::open(raw, sensor, vni, transmit, own_paths.clone())
+                SensorOutput::open(raw, sensor, vni, delivery, own_paths.clone())
             };
             let ways = (0..rings).map(way).collect::<Result<Vec<_>>>()?;
             Ok(|| Ok(ways))
@@ -165,10 +164,11 @@ impl Start<'_> {
         };
         let load::Loaded { ebpf, rings, doorbells, counters, own_paths } =
             load::load(&settings, live.ring_size)?;
-        let begin = open(Some(own_paths))?;
+        let begin = open(Some(own_paths.clone()))?;
         let mut hooks = Hooks::new(
             ebpf,
             counters,
+            own_paths,
             live.directions.clone(),
             live.attach,
             self.links.handle.clone(),
@@ -263,7 +263,7 @@ impl Run {
         let worker = Worker {
             source,
             output,
-            stage: Stage::new(usize::MAX),
+            stage: Stage::new(config.snaplen as usize),
             counters: Arc::clone(&counters),
             stop: Arc::clone(&self.stop),
             limit: limit.clone(),

@@ -15,7 +15,8 @@ use std::{
 };
 
 use mirror_agent::{
-    cli::Transmit,
+    cli::{Oversize, Transmit},
+    config::Delivery,
     ledger::OutputCounters,
     output::{
         Output as _,
@@ -214,7 +215,8 @@ pub fn open(sensor: &str, transmit: Transmit, thread: u32, threads: u32) -> Sens
     let sensor = sensor.parse().unwrap();
     let changes = Arc::<AtomicU64>::default();
     let raw = RawSocket::open(sensor, VNI, thread, threads, None, changes).unwrap();
-    SensorOutput::open(raw, sensor, VNI, transmit, None).unwrap()
+    let delivery = Delivery { transmit, oversize: Oversize::Fragment };
+    SensorOutput::open(raw, sensor, VNI, delivery, None).unwrap()
 }
 
 pub fn send(output: &mut SensorOutput, samples: &[Sample], counters: &OutputCounters) {
