@@ -160,10 +160,16 @@ impl OutputCounters {
         self.lost_part.set(0);
     }
 
-    /// Moves what `other` counts as handed over to these counters.
+    /// Moves what `other` counts as handed over, and as left out, to these counters.
     pub fn take_over(&self, other: &Self) {
-        let counts: [fn(&Self) -> &Count; 5] =
-            [|of| &of.sent, |of| &of.truncated, |of| &of.segments, |of| &of.datagrams, |of| &of.bytes];
+        let counts: [fn(&Self) -> &Count; 6] = [
+            |of| &of.sent,
+            |of| &of.truncated,
+            |of| &of.too_big,
+            |of| &of.segments,
+            |of| &of.datagrams,
+            |of| &of.bytes,
+        ];
         for count in counts {
             count(self).add(count(other).get());
             count(other).set(0);

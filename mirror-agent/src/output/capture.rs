@@ -88,6 +88,7 @@ impl Capture {
         })
     }
 
+    /// Writes a frame, and counts it among what is not flushed.
     fn write(&mut self, frame: &Frame<'_>, since_epoch_ns: i64) -> io::Result<()> {
         let header = frame.header;
         let interface = match self.interfaces.get(&header.ifindex) {
@@ -110,24 +111,30 @@ impl Capture {
             data: &frame.parts(),
         };
         let Content::Datagrams(outer) = &self.content else {
-            return self.writer.write_frame(&written);
+            self.writer.write_frame(&written)?;
+            self.unflushed.wire_frame_sent(frame);
+            return Ok(());
         };
         // In one piece, as no link would carry it; without fragments its number means nothing.
-        let packet = outer
-            .packets(header.flow_hash, frame.parts(), usize::MAX, 0)
-            .and_then(|mut packets| packets.next())
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "frame too long for a datagram"))?;
+        let packets = outer.packets(header.flow_hash, frame.parts(), usize::MAX, 0);
+        let Some(packet) = packets.and_then(|mut packets| packets.next()) else {
+            self.unflushed.wire_frame_too_big(frame);
+            return Ok(());
+        };
         self.writer.write_frame(&pcapng::Frame {
             // Below 2^17: a datagram has 16 bits of length.
             original_len: packet.length() as u32,
             data: &[packet.header(), frame.head, frame.bytes],
             ..written
-        })
+        })?;
+        self.unflushed.datagram_sent(frame);
+        Ok(())
     }
 
     /// Counts what is held back as failed: the file ends somewhere inside it.
     fn give_up(&mut self, counters: &OutputCounters, more: &[Frame<'_>]) {
         let more = more.iter().filter(|frame| !frame.has_more).count();
+        counters.too_big.add(self.unflushed.too_big.get());
         counters.give_up(self.unflushed.sent.get() + more as u64);
         self.unflushed = OutputCounters::default();
     }
@@ -144,10 +151,6 @@ impl Output for Capture {
                 counters.error(error.raw_os_error().unwrap_or(0));
                 self.give_up(counters, &frames[done..]);
                 return Err(error);
-            }
-            match self.content {
-                Content::Frames => self.unflushed.wire_frame_sent(frame),
-                Content::Datagrams(_) => self.unflushed.datagram_sent(frame),
             }
         }
         if self.unflushed.segments.get() >= FLUSH_EVERY { self.flush(counters) } else { Ok(()) }
