@@ -1,5 +1,6 @@
 //! The kernel's side: loading the programs, attaching and detaching them, reading their maps.
 
+pub mod btf;
 pub mod claim;
 pub mod clsact;
 pub mod counters;
@@ -7,4 +8,5 @@ pub mod doorbell;
 pub mod hooks;
 pub mod load;
 pub mod own_paths;
+pub mod skb_layout;
 pub mod support;

@@ -14,39 +14,10 @@ use super_frames::{
     tcp, udp,
 };
 
-/// What the kernel is told of a frame.
-fn vnet_header(header: &RecordHeader, bytes: &[u8], version: u8) -> VnetHeader {
-    let place = ChecksumPlace::unpacked(header.checksum).unwrap();
-    let kind = match Segmentation::from_number(header.segmentation).unwrap() {
-        Segmentation::None => 0,
-        Segmentation::Tcp | Segmentation::TcpFixedId => {
-            if version == 4 {
-                1
-            } else {
-                4
-            }
-        }
-        Segmentation::Fragments => 3,
-        Segmentation::Udp => 5,
-    };
-    let is_tcp = matches!(kind, 1 | 4);
-    let ecn = if is_tcp && bytes[usize::from(place.start) + 13] & CWR != 0 { 0x80 } else { 0 };
-    let head_len =
-        place.start + if is_tcp { u16::from(bytes[usize::from(place.start) + 12] >> 4) * 4 } else { 8 };
-    VnetHeader {
-        flags: 1,
-        gso_type: kind | ecn,
-        hdr_len: if kind == 0 { 0 } else { head_len },
-        gso_size: header.gso_size,
-        csum_start: place.start,
-        csum_offset: place.field,
-    }
-}
-
 fn same(link: &Link, stack: &Stack, kind: Segmentation, size: u16, version: u8, name: &str) {
     let header = stack.header(kind, size);
     let ours = cut(&header, &stack.bytes).unwrap_or_else(|| panic!("{name}: not understood"));
-    link.send(&vnet_header(&header, &stack.bytes, version), &stack.bytes);
+    link.send(&VnetHeader::of(&header, &stack.bytes, version), &stack.bytes);
     for (number, our) in ours.iter().enumerate() {
         let kernels = link.receive().unwrap_or_else(|| panic!("{name}: frame {number} did not arrive"));
         assert_same(our, &kernels, &format!("{name}: frame {number} of {}", ours.len()));
@@ -146,7 +117,7 @@ fn fragments() {
         let stack = udp(&payload(length)).v6(17, &[]).ethernet(0x86dd);
         let id = 14 + 40 + 4;
         let header = stack.header(Segmentation::Fragments, size);
-        link.send(&vnet_header(&header, &stack.bytes, 6), &stack.bytes);
+        link.send(&VnetHeader::of(&header, &stack.bytes, 6), &stack.bytes);
         for mut ours in cut(&header, &stack.bytes).unwrap() {
             let kernels = link.receive().unwrap();
             ours[id..id + 4].copy_from_slice(&kernels[id..id + 4]);
@@ -215,7 +186,8 @@ fn vxlan_of_the_kernel() {
         {
             let name = format!("{checksum} {number}");
             let kind = if number == 2 { Segmentation::Udp } else { Segmentation::Tcp };
-            let vnet = vnet_header(&stack.header(kind, 1300), &stack.bytes, if number == 1 { 6 } else { 4 });
+            let vnet =
+                VnetHeader::of(&stack.header(kind, 1300), &stack.bytes, if number == 1 { 6 } else { 4 });
             link.offloads("on");
             vxlan.send(&vnet, &stack.bytes);
             let (told, mut whole) = vxlan.receive_whole().unwrap_or_else(|| panic!("{name}: nothing came"));

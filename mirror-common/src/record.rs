@@ -1,5 +1,7 @@
 //! A frame as it lies in a ring: this header, then the frame's bytes.
 
+use crate::{headers::Headers, ip, settings::GsoBits};
+
 /// Which way a frame crossed the interface.
 #[repr(u16)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +61,38 @@ impl Segmentation {
             3 => Some(Self::Fragments),
             4 => Some(Self::TcpFixedId),
             _ => None,
+        }
+    }
+
+    /// What `skb_shared_info`'s `gso_type` says, where its bits are these. [`Self::None`] for kinds that are none
+    /// of these, such as SCTP's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_gso_type(gso_type: u32, bits: &GsoBits) -> Self {
+        // Of the header that is cut behind: the innermost.
+        let fixed_id = if gso_type & bits.tunnel == 0 { bits.fixed_id } else { bits.fixed_inner_id };
+        if gso_type & bits.tcp != 0 {
+            if gso_type & fixed_id == 0 { Self::Tcp } else { Self::TcpFixedId }
+        } else if gso_type & bits.udp != 0 {
+            Self::Udp
+        } else if gso_type & bits.fragments != 0 {
+            Self::Fragments
+        } else {
+            Self::None
+        }
+    }
+
+    /// What a super-frame's headers let expect, where the kernel's own word cannot be had. A tunnel is taken to
+    /// carry TCP, as nearly all super-frames in tunnels do.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_headers(headers: &Headers) -> Self {
+        match headers.protocol {
+            ip::TCP | ip::IPV4 | ip::IPV6 | ip::GRE => Self::Tcp,
+            // VXLAN (RFC 7348), its port in Linux before there was that, and GENEVE (RFC 8926).
+            ip::UDP if matches!(headers.destination_port, 4789 | 8472 | 6081) => Self::Tcp,
+            ip::UDP => Self::Udp,
+            _ => Self::None,
         }
     }
 }
@@ -173,6 +207,57 @@ mod tests {
     fn a_place_without_room_is_none() {
         for (start, field) in [(4096, 16), (u16::MAX, 6), (34, 15), (34, 32), (34, u16::MAX - 1)] {
             assert_eq!(ChecksumPlace { start, field }.packed(), 0, "{start} {field}");
+        }
+    }
+
+    #[test]
+    fn gso_types_of_kernels_before_6_18() {
+        const DODGY: u32 = 1 << 1;
+        const ECN: u32 = 1 << 2;
+        const UDP_TUNNEL: u32 = 1 << 10;
+        const SCTP: u32 = 1 << 14;
+        const FRAGLIST: u32 = 1 << 18;
+        for (gso_type, kind) in [
+            (0, Segmentation::None),
+            (1 | DODGY | ECN, Segmentation::Tcp),
+            (1 << 4 | UDP_TUNNEL, Segmentation::Tcp),
+            (1 | 1 << 3, Segmentation::TcpFixedId),
+            (1 | 1 << 3 | UDP_TUNNEL, Segmentation::TcpFixedId),
+            (1 << 17 | DODGY | FRAGLIST, Segmentation::Udp),
+            (1 << 16 | DODGY, Segmentation::Fragments),
+            (SCTP, Segmentation::None),
+            (UDP_TUNNEL, Segmentation::None),
+        ] {
+            assert_eq!(Segmentation::of_gso_type(gso_type, &GsoBits::USUAL), kind, "{gso_type:#x}");
+        }
+    }
+
+    #[test]
+    fn the_innermost_identification_counts() {
+        let bits = GsoBits { fixed_id: 1 << 30, fixed_inner_id: 1 << 31, ..GsoBits::USUAL };
+        const GRE: u32 = 1 << 6;
+        for (gso_type, kind) in [
+            (1 | 1 << 3, Segmentation::Tcp),
+            (1 | 1 << 30, Segmentation::TcpFixedId),
+            (1 | 1 << 31, Segmentation::Tcp),
+            (1 | 1 << 30 | GRE, Segmentation::Tcp),
+            (1 | 1 << 31 | GRE, Segmentation::TcpFixedId),
+        ] {
+            assert_eq!(Segmentation::of_gso_type(gso_type, &bits), kind, "{gso_type:#x}");
+        }
+    }
+
+    #[test]
+    fn super_frames_are_guessed_by_their_headers() {
+        for (protocol, destination_port, kind) in [
+            (ip::TCP, 4789, Segmentation::Tcp),
+            (ip::UDP, 4788, Segmentation::Udp),
+            (ip::UDP, 4789, Segmentation::Tcp),
+            (ip::GRE, 0, Segmentation::Tcp),
+            (ip::SCTP, 0, Segmentation::None),
+        ] {
+            let headers = Headers { protocol, destination_port, ..Headers::NONE };
+            assert_eq!(Segmentation::of_headers(&headers), kind, "{protocol} {destination_port}");
         }
     }
 

@@ -8,10 +8,101 @@
 pub struct Settings {
     /// Rings in use: 1 to [`RINGS_MAX`](crate::record::RINGS_MAX).
     pub rings: u32,
-    /// Longest frame that the output takes, in bytes; longer ones are counted as too big.
+    /// Longest frame that the output takes, in bytes; longer ones are counted as too big. One that is to be cut
+    /// may be as long as a record takes ([`FRAME_MAX`](crate::record::FRAME_MAX)): its segments are what has to
+    /// fit.
     pub frame_max: u32,
     /// The sensor's UDP port in host order; 0 where nothing is sent.
     pub sensor_port: u32,
     /// 1: every record carries the time of its capture.
     pub time_stamps: u32,
+    /// Where the kernel keeps what `__sk_buff` does not show.
+    pub skb: SkbLayout,
+}
+
+/// Where this kernel keeps what it left to the card: offsets in bytes into structs of include/linux/skbuff.h,
+/// which are laid out anew for each kernel and configuration.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SkbLayout {
+    /// 1 where the rest is known; 0 where the programs must do without.
+    pub is_known: u32,
+    /// Of the part of `struct sk_buff` that has all of a checksum's fields. A multiple of 8.
+    pub span: u32,
+    /// Bytes of that part: 1 to [`SPAN_MAX`].
+    pub span_len: u32,
+    /// Of the byte with `ip_summed` in it, from `span` on.
+    pub ip_summed: u32,
+    /// The bits of that byte which are `ip_summed`.
+    pub ip_summed_mask: u32,
+    /// Their value for `CHECKSUM_PARTIAL`.
+    pub ip_summed_partial: u32,
+    /// Of `csum_start`, 16 bits, from `span` on; even.
+    pub csum_start: u32,
+    /// Of `csum_offset`, in the same way.
+    pub csum_offset: u32,
+    /// Of `mac_header`, in the same way.
+    pub mac_header: u32,
+    /// Of `head`, an address, in `struct sk_buff`.
+    pub head: u32,
+    /// Of `end`, 32 bits, in `struct sk_buff`: where `struct skb_shared_info` is, from `head` on.
+    pub end: u32,
+    /// Of `gso_type`, 32 bits, in `struct skb_shared_info`.
+    pub gso_type: u32,
+    /// What its bits mean.
+    pub gso: GsoBits,
+}
+
+/// Most bytes in a [`SkbLayout::span`]. The fields have been within 56 bytes so far.
+pub const SPAN_MAX: usize = 64;
+
+impl SkbLayout {
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self {
+        is_known: 0,
+        span: 0,
+        span_len: 0,
+        ip_summed: 0,
+        ip_summed_mask: 0,
+        ip_summed_partial: 0,
+        csum_start: 0,
+        csum_offset: 0,
+        mac_header: 0,
+        head: 0,
+        end: 0,
+        gso_type: 0,
+        gso: GsoBits::USUAL,
+    };
+}
+
+/// Bits of `skb_shared_info.gso_type`: `SKB_GSO_*` in include/linux/skbuff.h. Some have moved from one kernel to
+/// the next.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GsoBits {
+    /// `SKB_GSO_TCPV4` and `SKB_GSO_TCPV6`.
+    pub tcp: u32,
+    /// `SKB_GSO_UDP_L4`.
+    pub udp: u32,
+    /// `SKB_GSO_UDP`.
+    pub fragments: u32,
+    /// `SKB_GSO_TCP_FIXEDID`: of the only IP header, or of the outer one.
+    pub fixed_id: u32,
+    /// `SKB_GSO_TCP_FIXEDID_INNER` (Linux 6.18): of the inner IP header. Before, one bit stood for both.
+    pub fixed_inner_id: u32,
+    /// Any of these says that there is an inner IP header.
+    pub tunnel: u32,
+}
+
+impl GsoBits {
+    /// As they were from Linux 4.18 to 6.17.
+    pub const USUAL: Self = Self {
+        tcp: 1 << 0 | 1 << 4,
+        udp: 1 << 17,
+        fragments: 1 << 16,
+        fixed_id: 1 << 3,
+        fixed_inner_id: 1 << 3,
+        // GRE, IP in IP, and UDP tunnels, with and without checksums.
+        tunnel: 0b11_1111 << 6,
+    };
 }

@@ -1,16 +1,17 @@
-//! What happens to each frame: counted, recognised, copied into its ring.
+//! What happens to each frame: counted, recognised, described, copied into its ring.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mirror_common::{
     counters::key,
     ethernet::TAG_LEN,
     own,
-    record::{Direction, RecordHeader},
+    record::{Direction, RecordHeader, Segmentation},
 };
 
 use crate::{
     classify::{Class, classify},
-    maps::{COUNTERS, settings},
+    maps::{COUNTERS, HEADERS, setting},
+    offload,
     ring::{Copied, copy_into_ring},
     skb::Skb,
 };
@@ -19,30 +20,35 @@ use crate::{
 #[inline(always)]
 pub fn capture(skb: Skb, direction: Direction) {
     let ifindex = skb.ifindex();
-    let Some(counters) = COUNTERS.get_ptr_mut(key(ifindex, direction)) else {
-        // User space makes the entry before it attaches, and never takes it away.
+    let (Some(counters), Some(headers)) =
+        (COUNTERS.get_ptr_mut(key(ifindex, direction)), HEADERS.get_ptr_mut(0))
+    else {
+        // User space makes the entry before it attaches, and never takes it away; the array has one element.
         return;
     };
-    // SAFETY: the pointer is to this processor's own value. Hooks run with softirqs off, so no other
+    // SAFETY: the pointers are to this processor's own values. Hooks run with softirqs off, so no other
     // run of this program comes in between on this processor, and entries are never deleted.
-    let counters = unsafe { &mut *counters };
+    let (counters, headers) = unsafe { (&mut *counters, &mut *headers) };
 
     let tag = skb.vlan_tag();
-    let len = skb.len() + if tag == 0 { 0 } else { TAG_LEN };
+    let tag_len = if tag == 0 { 0 } else { TAG_LEN };
+    let len = skb.len() + tag_len;
     counters.seen += 1;
     counters.bytes += u64::from(len);
 
-    let class = if own::is_marked(skb.mark()) { Class::Own } else { classify(skb) };
+    let class = if own::is_marked(skb.mark()) { Class::Own } else { classify(skb, headers) };
     let Class::Flow(flow_hash) = class else {
         counters.own += 1;
         return;
     };
-    if len > settings().frame_max {
+    let (segmentation, gso_size) = offload::segmentation(skb, headers);
+    // One that is to be cut goes to user space whole: its segments are what has to fit.
+    if segmentation == Segmentation::None && len > setting!(frame_max) {
         counters.too_big += 1;
         return;
     }
     let header = RecordHeader {
-        time_ns: if settings().time_stamps == 0 {
+        time_ns: if setting!(time_stamps) == 0 {
             0
         } else {
             // SAFETY: the helper has no preconditions.
@@ -53,9 +59,9 @@ pub fn capture(skb: Skb, direction: Direction) {
         captured_len: len,
         original_len: len,
         direction: direction as u16,
-        segmentation: 0,
-        gso_size: 0,
-        checksum: 0,
+        segmentation: segmentation as u16,
+        gso_size,
+        checksum: offload::checksum(skb, tag_len),
     };
     match copy_into_ring(skb, tag, &header) {
         Copied::Whole => {}

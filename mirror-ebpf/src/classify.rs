@@ -5,7 +5,7 @@ use mirror_common::{
     headers::{Headers, Part},
 };
 
-use crate::{datagram::common_hash, maps::HEADERS, own_traffic::leads_to_sensor, skb::Skb};
+use crate::{datagram::common_hash, own_traffic::leads_to_sensor, skb::Skb};
 
 /// What the capture needs to know of a frame.
 pub enum Class {
@@ -16,15 +16,9 @@ pub enum Class {
     Flow(u32),
 }
 
+/// Reads a frame's headers into `headers`, where those of the packet stay that an ICMP error quotes.
 #[inline(always)]
-pub fn classify(skb: Skb) -> Class {
-    let Some(headers) = HEADERS.get_ptr_mut(0) else {
-        // The array has one element.
-        return Class::Flow(0);
-    };
-    // SAFETY: the pointer is to this processor's own value. Hooks run with softirqs off, so no other run
-    // of this program comes in between on this processor.
-    let headers = unsafe { &mut *headers };
+pub fn classify(skb: Skb, headers: &mut Headers) -> Class {
     *headers = Headers::NONE;
     headers.read(skb);
     if leads_to_sensor(headers) != 0 {

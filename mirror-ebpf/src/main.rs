@@ -6,6 +6,7 @@ mod capture;
 mod classify;
 mod datagram;
 mod maps;
+mod offload;
 mod own_traffic;
 mod ring;
 mod skb;

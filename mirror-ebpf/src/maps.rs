@@ -10,7 +10,7 @@ use mirror_common::{
     headers::Headers,
     own::Path,
     record::{Doorbell, RINGS_MAX},
-    settings::Settings,
+    settings::{Settings, SkbLayout},
 };
 
 /// One entry per interface and direction ([`mirror_common::counters::key`]), made before its hook is
@@ -52,12 +52,15 @@ pub static RINGS: ArrayOfMaps<RingBuf<u8, 4096>, RINGS_MAX> = ArrayOfMaps::new()
 pub static DOORBELLS: Array<Doorbell, RINGS_MAX, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 #[unsafe(no_mangle)]
-static SETTINGS: Settings = Settings { rings: 1, frame_max: 0, sensor_port: 0, time_stamps: 0 };
+pub static SETTINGS: Settings =
+    Settings { rings: 1, frame_max: 0, sensor_port: 0, time_stamps: 0, skb: SkbLayout::UNKNOWN };
 
-/// What user space decided.
-#[inline(always)]
-pub fn settings() -> Settings {
-    // SAFETY: a read of a static. Volatile, because the value is replaced before loading and the
-    // compiler must not use the one written here.
-    unsafe { core::ptr::read_volatile(&raw const SETTINGS) }
+/// What user space decided: one field of [`Settings`].
+macro_rules! setting {
+    ($($field:ident).+) => {
+        // SAFETY: a read of a static. Volatile, because the value is replaced before loading and the
+        // compiler must not use the one written here.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::SETTINGS.$($field).+) }
+    };
 }
+pub(crate) use setting;

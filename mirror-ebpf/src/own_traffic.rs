@@ -2,12 +2,12 @@
 
 use mirror_common::{headers::Headers, own::Path};
 
-use crate::maps::{OWN_PATHS, settings};
+use crate::maps::{OWN_PATHS, setting};
 
 /// Whether a packet is on its way from the agent to a sensor. Not 0 is yes.
 #[inline(never)]
 pub fn leads_to_sensor(headers: &Headers) -> u64 {
-    let port = settings().sensor_port as u16;
+    let port = setting!(sensor_port) as u16;
     if !Path::may_be(headers, port) {
         return 0;
     }

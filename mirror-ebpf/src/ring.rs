@@ -14,7 +14,7 @@ use mirror_common::{
 };
 
 use crate::{
-    maps::{DOORBELLS, RINGS, settings},
+    maps::{DOORBELLS, RINGS, setting},
     skb::Skb,
 };
 
@@ -32,7 +32,7 @@ type Ring = RingBuf<u8, 4096>;
 /// for its own size, which is what the verifier asks of a reservation.
 #[inline(always)]
 pub fn copy_into_ring(skb: Skb, tag: u32, header: &RecordHeader) -> Copied {
-    let index = flow::ring(header.flow_hash, settings().rings);
+    let index = flow::ring(header.flow_hash, setting!(rings));
     let Some(ring) = RINGS.get(index) else {
         return Copied::NoRoom;
     };

@@ -2,7 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes},
+};
 use mirror_common::bytes::Bytes;
 
 /// The socket buffer that a hook was called for.
@@ -50,6 +53,26 @@ impl Skb {
         u32::from(u16::from_be(protocol as u16)) << 16 | control & 0xffff
     }
 
+    /// Bytes of payload in each segment of a frame that the card is to cut; 0 where it is not. (Linux 5.7)
+    #[inline(always)]
+    pub fn gso_size(self) -> u32 {
+        // SAFETY: as in `len`.
+        unsafe { (*self.0).gso_size }
+    }
+
+    /// Copies what the kernel has at `offset` in its own `struct sk_buff`. The context is the address of one:
+    /// the kernel turns each access to `__sk_buff` into one to that (`bpf_convert_ctx_access` in
+    /// net/core/filter.c).
+    ///
+    /// # Safety
+    ///
+    /// `to` has room for `len` bytes.
+    #[inline(always)]
+    pub unsafe fn read_kernel(self, offset: u32, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the caller vouches for `to`.
+        unsafe { read_kernel(self.0.cast::<c_void>().wrapping_byte_add(offset as usize), to, len) }
+    }
+
     /// Copies `len` bytes at `offset` to `to`. `false` where the buffer is shorter.
     ///
     /// # Safety
@@ -60,6 +83,17 @@ impl Skb {
         // SAFETY: the context is valid; the caller vouches for `to` and `len`.
         unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to.cast::<c_void>(), len) == 0 }
     }
+}
+
+/// Copies what lies at an address of the kernel's. `false` where nothing does.
+///
+/// # Safety
+///
+/// `to` has room for `len` bytes.
+#[inline(always)]
+pub unsafe fn read_kernel(address: *const c_void, to: *mut u8, len: u32) -> bool {
+    // SAFETY: the caller vouches for `to`. The helper takes any address, and says so where it cannot be read.
+    unsafe { bpf_probe_read_kernel(to.cast::<c_void>(), len, address) == 0 }
 }
 
 /// Through the helper, because it reaches data outside the linear area.

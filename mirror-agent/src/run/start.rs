@@ -22,7 +22,7 @@ use crate::{
     config::{self, Config, Delivery, Source as From},
     console::notice,
     encap::outer::Version,
-    kernel::{hooks::Hooks, load, own_paths::OwnPaths},
+    kernel::{hooks::Hooks, load, own_paths::OwnPaths, skb_layout},
     ledger::OutputCounters,
     limit::Limit,
     links::{Link, Links},
@@ -161,6 +161,7 @@ impl Start<'_> {
             frame_max: wishes.frame_max as u32,
             sensor_port: u32::from(wishes.sensor_port),
             time_stamps: u32::from(wishes.time_stamps),
+            skb: skb_layout::find(),
         };
         let load::Loaded { ebpf, rings, doorbells, counters, own_paths } =
             load::load(&settings, live.ring_size)?;

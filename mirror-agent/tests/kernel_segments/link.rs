@@ -1,5 +1,6 @@
 //! Two namespaces with a link, whose sending end leaves nothing to a card, and packet sockets on both ends that
 //! tell and are told how frames are to be cut (`PACKET_VNET_HDR` of packet(7)).
+#![allow(dead_code, reason = "not every test uses everything")]
 
 use std::{
     fs::File,
@@ -10,6 +11,10 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use mirror_common::record::{ChecksumPlace, RecordHeader, Segmentation};
+
+use crate::super_frames::CWR;
 
 /// `struct virtio_net_hdr` of linux/virtio_net.h, in host order.
 #[repr(C)]
@@ -23,6 +28,37 @@ pub struct VnetHeader {
     pub gso_size: u16,
     pub csum_start: u16,
     pub csum_offset: u16,
+}
+
+impl VnetHeader {
+    /// What the kernel is told of a frame.
+    pub fn of(header: &RecordHeader, bytes: &[u8], version: u8) -> Self {
+        let place = ChecksumPlace::unpacked(header.checksum).unwrap();
+        let kind = match Segmentation::from_number(header.segmentation).unwrap() {
+            Segmentation::None => 0,
+            Segmentation::Tcp | Segmentation::TcpFixedId => {
+                if version == 4 {
+                    1
+                } else {
+                    4
+                }
+            }
+            Segmentation::Fragments => 3,
+            Segmentation::Udp => 5,
+        };
+        let is_tcp = matches!(kind, 1 | 4);
+        let ecn = if is_tcp && bytes[usize::from(place.start) + 13] & CWR != 0 { 0x80 } else { 0 };
+        let head_len =
+            place.start + if is_tcp { u16::from(bytes[usize::from(place.start) + 12] >> 4) * 4 } else { 8 };
+        Self {
+            flags: 1,
+            gso_type: kind | ecn,
+            hdr_len: if kind == 0 { 0 } else { head_len },
+            gso_size: header.gso_size,
+            csum_start: place.start,
+            csum_offset: place.field,
+        }
+    }
 }
 
 const VNET_LEN: usize = size_of::<VnetHeader>();
@@ -172,6 +208,16 @@ impl Link {
         let link = Self { hosts, sender, receiver };
         link.offloads("off");
         Some(link)
+    }
+
+    /// The namespace of the sending end.
+    pub fn near(&self) -> &str {
+        &self.hosts.0
+    }
+
+    /// The namespace of the receiving end.
+    pub fn far(&self) -> &str {
+        &self.hosts.1
     }
 
     /// Whether the sending end says that it cuts and completes itself.
