@@ -66,12 +66,20 @@ fn watch(
         runtime.block_on(async {
             let links = Links::connect().unwrap();
             let link = links.all().await.unwrap().into_iter().find(|link| link.name == "eth0").unwrap();
-            let settings =
-                Settings { rings: 1, frame_max: frame_max as u32, sensor_port: 0, time_stamps: 0, skb };
-            let load::Loaded { ebpf, mut rings, counters, .. } = load::load(&settings, RING).unwrap();
+            let settings = Settings {
+                rings: 1,
+                frame_max: frame_max as u32,
+                snaplen: u32::MAX,
+                sensor_port: 0,
+                time_stamps: 0,
+                skb,
+            };
+            let load::Loaded { ebpf, mut rings, counters, own_paths, .. } =
+                load::load(&settings, RING).unwrap();
             let both = Direction::ALL.to_vec();
+            let netlink = links.handle.clone();
             let mut hooks =
-                Hooks::new(ebpf, counters, both, Attach::Auto, links.handle.clone(), Names::default());
+                Hooks::new(ebpf, counters, own_paths, both, Attach::Auto, netlink, Names::default());
             hooks.attach(&link).await.unwrap();
             work();
             hooks.detach_all().await;

@@ -12,6 +12,9 @@ pub struct Settings {
     /// may be as long as a record takes ([`FRAME_MAX`](crate::record::FRAME_MAX)): its segments are what has to
     /// fit.
     pub frame_max: u32,
+    /// Bytes kept of a frame that goes as it is, at least an Ethernet header with a tag, so that no copy is made in
+    /// vain. The segments of one that is to be cut, and one whose checksum is missing, are cut short later.
+    pub snaplen: u32,
     /// The sensor's UDP port in host order; 0 where nothing is sent.
     pub sensor_port: u32,
     /// 1: every record carries the time of its capture.

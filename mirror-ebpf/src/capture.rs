@@ -42,8 +42,11 @@ pub fn capture(skb: Skb, direction: Direction) {
         return;
     };
     let (segmentation, gso_size) = offload::segmentation(skb, headers);
+    let checksum = offload::checksum(skb, tag_len);
+    let is_cut = segmentation != Segmentation::None;
+    let captured_len = if is_cut || checksum != 0 { len } else { len.min(setting!(snaplen)) };
     // One that is to be cut goes to user space whole: its segments are what has to fit.
-    if segmentation == Segmentation::None && len > setting!(frame_max) {
+    if !is_cut && captured_len > setting!(frame_max) {
         counters.too_big += 1;
         return;
     }
@@ -56,12 +59,12 @@ pub fn capture(skb: Skb, direction: Direction) {
         },
         ifindex,
         flow_hash,
-        captured_len: len,
+        captured_len,
         original_len: len,
         direction: direction as u16,
         segmentation: segmentation as u16,
         gso_size,
-        checksum: offload::checksum(skb, tag_len),
+        checksum,
     };
     match copy_into_ring(skb, tag, &header) {
         Copied::Whole => {}

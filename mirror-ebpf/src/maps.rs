@@ -52,8 +52,14 @@ pub static RINGS: ArrayOfMaps<RingBuf<u8, 4096>, RINGS_MAX> = ArrayOfMaps::new()
 pub static DOORBELLS: Array<Doorbell, RINGS_MAX, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 #[unsafe(no_mangle)]
-pub static SETTINGS: Settings =
-    Settings { rings: 1, frame_max: 0, sensor_port: 0, time_stamps: 0, skb: SkbLayout::UNKNOWN };
+pub static SETTINGS: Settings = Settings {
+    rings: 1,
+    frame_max: 0,
+    snaplen: u32::MAX,
+    sensor_port: 0,
+    time_stamps: 0,
+    skb: SkbLayout::UNKNOWN,
+};
 
 /// What user space decided: one field of [`Settings`].
 macro_rules! setting {

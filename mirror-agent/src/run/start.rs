@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use mirror_common::{
+    ethernet,
     record::{Direction, FRAME_MAX},
     settings::Settings,
 };
@@ -159,6 +160,7 @@ impl Start<'_> {
             rings: self.config.cpus.len() as u32,
             // At most FRAME_MAX, which has 17 bits.
             frame_max: wishes.frame_max as u32,
+            snaplen: self.config.snaplen.max(ethernet::HEADER_LEN + ethernet::TAG_LEN),
             sensor_port: u32::from(wishes.sensor_port),
             time_stamps: u32::from(wishes.time_stamps),
             skb: skb_layout::find(),
