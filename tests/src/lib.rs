@@ -2,16 +2,19 @@
 //!
 //! Every test makes its own hosts (network namespaces), runs the real `mirror-agent` in them and looks at
 //! what arrives. Nothing leaves the machine. The tests need root, and Debian's `iproute2 iputils-ping
-//! tcpdump tshark ethtool bpftool curl python3 python3-scapy tcpreplay zstd gzip util-linux`.
+//! tcpdump tshark ethtool bpftool curl python3 python3-scapy tcpreplay iperf3 zstd gzip
+//! util-linux`.
 //!
 //! | module | what it gives |
 //! |---|---|
 //! | [`host`], [`link`], [`lab`] | namespaces, veth pairs, the usual client - router - sensor |
 //! | [`frames`], [`generator`] | frames that a receiver can make again from their number, and their sender |
+//! | [`super_frames`] | frames that are to be cut, from a packet socket |
 //! | [`sensor`], [`check`] | the receiving end, and the comparison of what it got |
 //! | [`agent`], [`report`] | the program under test, and its JSON report |
-//! | [`capture`], [`pcap`], [`tshark`], [`tap`] | other people's eyes on the same traffic |
+//! | [`capture`], [`pcap`], [`tshark`], [`suricata`], [`tap`] | other people's eyes on the same traffic |
 //! | [`captures`], [`replay`] | captures of every format, right and damaged, and their replay |
+//! | [`wire`], [`flows`], [`analysis`] | what was on the wire, by the kernel itself, its comparison with the mirror, and what tshark finds wrong |
 //! | [`web`] | a web server to download from |
 //! | [`bpf`] | another program's TCX hook, to live beside |
 //! | [`lock`], [`scratch`], [`command`] | one load test at a time, scratch folders, commands that must succeed |
@@ -20,11 +23,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test helpers fail by panicking")]
 
 pub mod agent;
+pub mod analysis;
 pub mod bpf;
 pub mod capture;
 pub mod captures;
 pub mod check;
 pub mod command;
+pub mod flows;
 pub mod frames;
 pub mod generator;
 pub mod host;
@@ -37,7 +42,10 @@ pub mod replay;
 pub mod report;
 pub mod scratch;
 pub mod sensor;
+pub mod super_frames;
+pub mod suricata;
 pub mod tap;
 pub mod tshark;
 pub mod vxlan;
 pub mod web;
+pub mod wire;

@@ -1,5 +1,10 @@
 //! Links between hosts: veth pairs, with settled MACs, addresses and offloads.
 
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
 use crate::host::Host;
 
 /// Connects two hosts. Both ends are up, with no address.
@@ -70,5 +75,17 @@ impl Host {
         let mask = (1u32 << processors) - 1;
         let setting = format!("echo {mask:x} > /sys/class/net/{iface}/queues/rx-0/rps_cpus");
         crate::command::run(self.command("sh").args(["-c", &setting]));
+    }
+
+    /// Waits until a program listens on a TCP port, without connecting to it.
+    ///
+    /// # Panics
+    /// Where none does in ten seconds.
+    pub fn wait_for_listener(&self, port: u16) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.run(&format!("ss -Hltn sport = :{port}")).is_empty() {
+            assert!(Instant::now() < deadline, "nobody listens on port {port}");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }

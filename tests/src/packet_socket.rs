@@ -62,6 +62,17 @@ impl PacketSocket {
         self
     }
 
+    /// What is sent starts with a `struct virtio_net_hdr`: how the frame behind it is to be cut, and where its
+    /// checksum is to be filled in ([`crate::super_frames`]).
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    #[must_use]
+    pub fn with_vnet_header(self) -> Self {
+        self.set(libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1i32);
+        self
+    }
+
     /// Lets through what a classic BPF program lets through.
     ///
     /// # Panics

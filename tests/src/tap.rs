@@ -39,6 +39,17 @@ impl Tap {
         Self(host.within(move || PacketSocket::receiver(&iface).filtered(&vxlan(TO_THIS_HOST))))
     }
 
+    /// Counts IPv4 packets that an interface with this MTU could not have sent in one piece: longer ones, and
+    /// fragments.
+    ///
+    /// # Panics
+    /// Where there is no such interface.
+    #[must_use]
+    pub fn unfit(host: &Host, iface: &str, mtu: u32) -> Self {
+        let iface = iface.to_owned();
+        Self(host.within(move || PacketSocket::receiver(&iface).filtered(&unfit(mtu))))
+    }
+
     /// How many there were since this was last asked.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -72,6 +83,21 @@ fn vxlan(packet_type: u32) -> [libc::sock_filter; 10] {
     ]
 }
 
+/// `ether proto 0x0800 and (ip[2:2] > mtu or ip[6:2] & 0x3fff != 0)`.
+fn unfit(mtu: u32) -> [libc::sock_filter; 8] {
+    let load = |at: u32| op(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, at, 0, 0);
+    [
+        load(12),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0x0800, 0, 5),
+        load(14 + 2),
+        op(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K, mtu, 2, 0),
+        load(14 + 6),
+        op(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, 0x3fff, 0, 1),
+        op(libc::BPF_RET | libc::BPF_K, u32::MAX, 0, 0),
+        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    ]
+}
+
 fn op(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
@@ -95,5 +121,20 @@ mod tests {
         assert_eq!(into.count(), 0, "they come in there");
         assert_eq!(incoming.count(), 7);
         assert_eq!(out.count(), 0, "asked again");
+    }
+
+    #[test]
+    fn packets_that_are_too_long_or_in_pieces_are_counted() {
+        let _turn = lock::shared();
+        let lab = Lab::new();
+        let unfit = Tap::unfit(&lab.sensor, "eth0", 1000);
+        let send = |bytes: usize| vxlan::send(&lab.router, "10.20.0.2:4789", vec![(50_000, vec![8; bytes])]);
+        send(1000 - 28);
+        assert_eq!(unfit.count(), 0);
+        send(1001 - 28);
+        assert_eq!(unfit.count(), 1, "a byte too long");
+        lab.router.mtu("eth1", 600);
+        send(1000 - 28);
+        assert_eq!(unfit.count(), 2, "two fragments");
     }
 }

@@ -10,6 +10,7 @@ mod project;
 mod run;
 mod rustc;
 mod setup;
+mod suricata;
 mod test;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -32,7 +32,7 @@ impl Proof {
 
 /// Package, and its proof. Scapy is imported by Debian's own Python, not by one that comes earlier on the
 /// `PATH`, hence the files.
-const NEEDED: [(&str, Proof); 11] = [
+const NEEDED: [(&str, Proof); 12] = [
     ("iproute2", Proof::Command("ip")),
     ("iputils-ping", Proof::Command("ping")),
     ("tcpdump", Proof::Command("tcpdump")),
@@ -40,6 +40,7 @@ const NEEDED: [(&str, Proof); 11] = [
     ("ethtool", Proof::Command("ethtool")),
     ("bpftool", Proof::Command("bpftool")),
     ("tcpreplay", Proof::Command("tcpreplay")),
+    ("iperf3", Proof::Command("iperf3")),
     ("zstd", Proof::Command("zstd")),
     ("curl", Proof::Command("curl")),
     ("python3", Proof::File("/usr/bin/python3")),

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{agent, command, packages, privilege, project, rustc::Rustc};
+use crate::{agent, command, packages, privilege, project, rustc::Rustc, suricata};
 
 /// Builds the agent and runs every test, with `args` for the test binaries.
 ///
@@ -22,6 +22,7 @@ pub fn test(args: &[OsString]) -> Result<()> {
     // Made before the build: who cannot run the tests should not wait for it.
     let parts = [("unit and property tests", unit(args)), ("end-to-end tests", end_to_end(args)?)];
     packages::ensure()?;
+    suricata::try_ensure();
     agent::build()?;
 
     let mut results = Vec::new();

@@ -1,0 +1,138 @@
+//! Suricata on the sensor sees in the mirror what it sees on the wire.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+use std::{collections::BTreeMap, fs, net::UdpSocket, path::Path, process::Child};
+
+use mirror_tests::{
+    generator::Generator,
+    lab::{CLIENT, DEFAULT_VNI, Lab, ROUTER, SENSOR},
+    lock, pcap,
+    scratch::Scratch,
+    super_frames::{self, ACK, Cut, PSH, SuperFrame, TIME_STAMP, Transport},
+    suricata::{Counts, Flow, Suricata},
+    vxlan,
+    web::WebServer,
+    wire,
+};
+
+const DOWNLOADS: usize = 4;
+const FILE: usize = 2_000_000;
+
+/// Puts the frames of a capture into VXLAN, because Suricata counts a frame that it found in there without
+/// its Ethernet header, and else with it. Nothing else is changed.
+fn encapsulate(capture: &Path, to: &Path) -> usize {
+    let mut writer = pcap::Writer::create(to, 65_535);
+    let packets = pcap::read(capture);
+    for packet in &packets {
+        let payload = vxlan::wrap(DEFAULT_VNI, &packet.bytes);
+        let length = |more: usize| ((payload.len() + more) as u16).to_be_bytes();
+        let udp = [&[0xc0, 0, 0x12, 0xb5][..], &length(8), &[0, 0]].concat();
+        let mut ip = [&[0x45, 0][..], &length(28), &[0, 0, 0, 0, 64, 17, 0, 0]].concat();
+        ip.extend([10, 20, 0, 1, 10, 20, 0, 2]);
+        let sum: u32 = ip.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        let ethernet = [2, 0, 0, 0, 0x20, 2, 2, 0, 0, 0, 0x20, 1, 8, 0];
+        writer.write(packet.time, &[&ethernet[..], &ip, &udp, &payload].concat());
+    }
+    writer.finish();
+    packets.len()
+}
+
+type Flows = BTreeMap<Flow, Counts>;
+
+fn assert_same(mirrored: &Flows, on_the_wire: &Flows) {
+    let one_sided = |of: &Flows, other: &Flows| -> Vec<String> {
+        of.iter()
+            .filter(|(flow, counts)| other.get(flow) != Some(counts))
+            .map(|(flow, counts)| format!("{flow:?}: {counts:?}"))
+            .collect()
+    };
+    let (mirror, wire) = (one_sided(mirrored, on_the_wire), one_sided(on_the_wire, mirrored));
+    assert!(
+        mirror.is_empty() && wire.is_empty(),
+        "in the mirror only:\n{}\non the wire only:\n{}",
+        mirror.join("\n"),
+        wire.join("\n")
+    );
+}
+
+#[test]
+fn suricata_sees_the_same_in_the_mirror_as_on_the_wire() {
+    let Some(suricata) = Suricata::find() else { return };
+    let _turn = lock::alone();
+    let (lab, scratch) = (Lab::with_ipv6(), Scratch::new());
+    wire::settle(&lab);
+    fs::write(scratch.path("file"), vec![0x42; FILE]).unwrap();
+    // On the router, on the client, and behind the router.
+    let servers =
+        [(&lab.router, "fd10::1"), (&lab.client, CLIENT), (&lab.sensor, SENSOR), (&lab.router, ROUTER)];
+    let _servers = servers.map(|(host, address)| WebServer::start(host, address, scratch.folder()));
+    let _listeners =
+        [&lab.client, &lab.router].map(|host| host.within(|| UdpSocket::bind("[::]:7000").unwrap()));
+    let crafted = |tags, version, port| SuperFrame {
+        version,
+        tags,
+        transport: Transport::Tcp { flags: ACK | PSH, options: &TIME_STAMP },
+        payload: 30_001,
+        cut: Cut::Segments(1400),
+        port,
+    };
+    let watching = suricata.watch(&lab.sensor);
+    let run = wire::mirror(&lab, &scratch, || {
+        let downloads: Vec<Child> =
+            [(&lab.client, "[fd10::1]"), (&lab.router, CLIENT), (&lab.client, SENSOR), (&lab.client, ROUTER)]
+                .iter()
+                .flat_map(|download| [download; DOWNLOADS])
+                .map(|(host, server)| {
+                    host.command("curl")
+                        .args(["--silent", "--fail", "--max-time", "20", "--limit-rate", "2M"])
+                        .args(["--output", "/dev/null", &format!("http://{server}:8000/file")])
+                        .spawn()
+                        .unwrap()
+                })
+                .collect();
+        lab.client.run(&format!("ping -n -c 5 -i 0.02 -W 2 -s 1000 {SENSOR}"));
+        super_frames::send(&lab.client, "eth0", vec![crafted(&[], 4, 1), crafted(&[(0x8100, 7)], 4, 2)]);
+        super_frames::send(&lab.router, "eth0", vec![crafted(&[], 6, 3), crafted(&[(0x8100, 7)], 6, 4)]);
+        // A wrong checksum is wrong in both.
+        let wrong = SuperFrame { payload: 500, cut: Cut::Whole, ..crafted(&[], 4, 5) };
+        Generator::new("eth0").through_hooks().send_frames(&lab.client, vec![wrong.bytes()[10..].to_vec()]);
+        for mut download in downloads {
+            assert!(download.wait().unwrap().success(), "a download");
+        }
+    });
+    let mirrored = watching.stop();
+    let encapsulated = scratch.path("encapsulated.pcap");
+    let frames = encapsulate(&run.wire, &encapsulated);
+    let on_the_wire = suricata.read(&encapsulated);
+
+    run.assert_super_frames();
+    run.assert_as_on_the_wire(4 * DOWNLOADS * FILE / 1448);
+    assert_eq!(mirrored.stat("capture.kernel_drops"), 0, "suricata was too slow");
+    println!("{frames} frames on the wire, {} flows", mirrored.flows.len());
+    let large = mirrored.flows.values().filter(|counts| counts.to_client.1 > FILE as u64).count();
+    assert_eq!(large, 4 * DOWNLOADS, "downloads");
+    assert_same(&mirrored.flows, &on_the_wire.flows);
+    for stat in [
+        "decoder.tcp",
+        "decoder.icmpv4",
+        "decoder.vlan",
+        "decoder.invalid",
+        "tcp.invalid_checksum",
+        "tcp.syn",
+        "tcp.synack",
+        "tcp.rst",
+        "tcp.reassembly_gap",
+        "tcp.pkt_on_wrong_thread",
+        "app_layer.flow.http",
+        "app_layer.tx.http",
+    ] {
+        println!("{stat}: {}", mirrored.stat(stat));
+        assert_eq!(mirrored.stat(stat), on_the_wire.stat(stat), "{stat}");
+    }
+    assert_eq!(mirrored.stat("tcp.invalid_checksum"), 1, "the one that was sent so");
+    assert_eq!(mirrored.stat("tcp.reassembly_gap"), 0);
+    assert_eq!(mirrored.stat("app_layer.tx.http"), 4 * DOWNLOADS as u64);
+}
