@@ -98,6 +98,23 @@ fn attach_type(direction: Direction) -> u32 {
 }
 
 fn load(direction: Direction, verdict: Verdict) -> io::Result<OwnedFd> {
+    const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+    // r0 = verdict; exit
+    let instructions = [(verdict as i32 as u32 as u64) << 32 | 0xb7, 0x95];
+    load_program(BPF_PROG_TYPE_SCHED_CLS, attach_type(direction), "foreign", &instructions)
+}
+
+/// Loads a program of the kernel's type `kind` (linux/bpf.h, `enum bpf_prog_type`) that will be attached as
+/// `attach_type` (`enum bpf_attach_type`).
+///
+/// # Errors
+/// What the kernel said.
+pub(crate) fn load_program(
+    kind: u32,
+    attach_type: u32,
+    name: &str,
+    instructions: &[u64],
+) -> io::Result<OwnedFd> {
     /// The start of `union bpf_attr` for BPF_PROG_LOAD.
     #[repr(C)]
     struct Load {
@@ -115,13 +132,10 @@ fn load(direction: Direction, verdict: Verdict) -> io::Result<OwnedFd> {
         expected_attach_type: u32,
     }
     const BPF_PROG_LOAD: i64 = 5;
-    const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
-    // r0 = verdict; exit
-    let instructions: [u64; 2] = [(verdict as i32 as u32 as u64) << 32 | 0xb7, 0x95];
-    let mut name = [0; 16];
-    name[..7].copy_from_slice(b"foreign");
+    let mut prog_name = [0; 16];
+    prog_name[..name.len()].copy_from_slice(name.as_bytes());
     let attributes = Load {
-        prog_type: BPF_PROG_TYPE_SCHED_CLS,
+        prog_type: kind,
         insn_cnt: instructions.len() as u32,
         insns: instructions.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
@@ -130,9 +144,9 @@ fn load(direction: Direction, verdict: Verdict) -> io::Result<OwnedFd> {
         log_buf: 0,
         kern_version: 0,
         prog_flags: 0,
-        prog_name: name,
+        prog_name,
         prog_ifindex: 0,
-        expected_attach_type: attach_type(direction),
+        expected_attach_type: attach_type,
     };
     bpf(BPF_PROG_LOAD, &attributes)
 }
@@ -219,7 +233,7 @@ pub fn attached(host: &Host, index: u32, direction: Direction) -> Vec<Attached> 
 }
 
 /// bpf(2) with a command that gives a descriptor.
-fn bpf<T>(command: i64, attributes: &T) -> io::Result<OwnedFd> {
+pub(crate) fn bpf<T>(command: i64, attributes: &T) -> io::Result<OwnedFd> {
     // SAFETY: the kernel reads `attributes` for its own size, and what its addresses point to (the
     // instructions, the licence) lives in the callers' frames until this returns.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };

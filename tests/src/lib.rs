@@ -10,6 +10,7 @@
 //! | [`host`], [`link`], [`lab`] | namespaces, veth pairs, the usual client - router - sensor |
 //! | [`frames`], [`generator`] | frames that a receiver can make again from their number, and their sender |
 //! | [`super_frames`] | frames that are to be cut, from a packet socket |
+//! | [`injector`] | the fastest generator: frames that an interface receives |
 //! | [`sensor`], [`check`] | the receiving end, and the comparison of what it got |
 //! | [`agent`], [`report`] | the program under test, and its JSON report |
 //! | [`capture`], [`pcap`], [`tshark`], [`suricata`], [`tap`] | other people's eyes on the same traffic |
@@ -33,6 +34,7 @@ pub mod flows;
 pub mod frames;
 pub mod generator;
 pub mod host;
+pub mod injector;
 pub mod lab;
 pub mod link;
 pub mod lock;
