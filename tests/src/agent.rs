@@ -6,7 +6,10 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -31,6 +34,14 @@ pub fn binary() -> PathBuf {
     path.canonicalize().unwrap_or_else(|error| {
         panic!("no agent at {}: {error}; `cargo xtask build` makes it", path.display())
     })
+}
+
+/// Set by [`be_quiet`].
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on an agent whose test panics keeps to itself what it said.
+pub fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
 }
 
 /// A running agent, killed on drop.
@@ -127,6 +138,14 @@ impl Agent {
         unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
+    /// Whether it is gone.
+    ///
+    /// # Panics
+    /// Where the kernel does not say.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("cannot wait").is_some()
+    }
+
     /// Sends SIGTERM and waits for the end.
     ///
     /// # Panics
@@ -207,7 +226,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if thread::panicking() {
+        if thread::panicking() && !QUIET.load(Ordering::Relaxed) {
             eprintln!("--- the agent said:\n{}---", self.stderr());
         }
     }

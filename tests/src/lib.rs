@@ -18,6 +18,7 @@
 //! | [`wire`], [`flows`], [`analysis`] | what was on the wire, by the kernel itself, its comparison with the mirror, and what tshark finds wrong |
 //! | [`web`] | a web server to download from |
 //! | [`bpf`] | another program's TCX hook, to live beside |
+//! | [`bench`] | the comparison with other mirrors, `cargo xtask bench` |
 //! | [`lock`], [`scratch`], [`command`] | one load test at a time, scratch folders, commands that must succeed |
 
 // A helper that fails has to fail the test that called it, at once and with what went wrong.
@@ -25,6 +26,7 @@
 
 pub mod agent;
 pub mod analysis;
+pub mod bench;
 pub mod bpf;
 pub mod capture;
 pub mod captures;

@@ -65,6 +65,20 @@ pub struct Ledger {
     pub sent: u64,
 }
 
+impl Ledger {
+    /// The frames that should have been mirrored and were not, by why.
+    #[must_use]
+    pub fn losses(&self) -> [(&'static str, u64); 5] {
+        [
+            ("rate_limited", self.rate_limited),
+            ("ring_full", self.ring_full),
+            ("copy_failed", self.copy_failed),
+            ("too_big", self.too_big),
+            ("send_failed", self.send_failed),
+        ]
+    }
+}
+
 impl Report {
     /// The seen and the bytes of one interface.
     ///

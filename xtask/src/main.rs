@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask --help` lists them.
 
 mod agent;
+mod bench;
 mod command;
 mod linker;
 mod lint;
@@ -48,6 +49,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Measure mirror-agent beside other mirrors: `cargo xtask bench --help` has the options
+    ///
+    /// Takes 8 minutes, with --quick less than one. Needs root (sudo is used when not root). Not part of CI.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments for the benchmark, passed on as typed
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Check the formatting, and run clippy on every crate with warnings denied
     Lint,
     /// All that CI checks: lint, then test
@@ -70,6 +80,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Build => agent::build(),
         Task::Run { args } => run::run(&args),
         Task::Test { args } => test::test(&args),
+        Task::Bench { args } => bench::bench(&args),
         Task::Lint => lint::lint(),
         Task::Ci => {
             lint::lint()?;

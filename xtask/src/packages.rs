@@ -1,4 +1,4 @@
-//! The Debian packages whose programs the end-to-end tests use.
+//! The Debian packages whose programs the end-to-end tests and the benchmark use.
 
 use std::{
     path::Path,
@@ -47,13 +47,47 @@ const NEEDED: [(&str, Proof); 12] = [
     ("python3-scapy", Proof::File("/usr/lib/python3/dist-packages/scapy/__init__.py")),
 ];
 
-/// Installs the packages that are missing; does nothing when none is.
+/// What the benchmark does not run without.
+const BENCH: [(&str, Proof); 3] = [
+    ("iproute2", Proof::Command("ip")),
+    ("ethtool", Proof::Command("ethtool")),
+    ("util-linux", Proof::Command("taskset")),
+];
+
+/// What it compares with, and leaves out where it is not to be had.
+const COMPARED: [(&str, Proof); 4] = [
+    ("iproute2", Proof::Command("tc")),
+    ("daemonlogger", Proof::Command("daemonlogger")),
+    ("netsniff-ng", Proof::Command("netsniff-ng")),
+    ("iperf3", Proof::Command("iperf3")),
+];
+
+/// Installs the packages of the end-to-end tests that are missing; does nothing when none is.
 ///
 /// # Errors
 ///
 /// Some are missing, and there is no apt-get, or no right to use it, or it failed.
 pub fn ensure() -> Result<()> {
-    let (packages, proofs): (Vec<_>, Vec<_>) = NEEDED
+    ensure_for("the end-to-end tests need", &NEEDED)
+}
+
+/// As [`ensure`], for the benchmark. What it can do without is a line on standard error.
+///
+/// # Errors
+///
+/// As [`ensure`].
+pub fn ensure_for_bench() -> Result<()> {
+    ensure_for("the benchmark needs", &BENCH)?;
+    for package in COMPARED {
+        if let Err(error) = ensure_for("to compare with it, the benchmark needs", &[package]) {
+            eprintln!("setup: {error:#}");
+        }
+    }
+    Ok(())
+}
+
+fn ensure_for(whose: &str, needed: &[(&'static str, Proof)]) -> Result<()> {
+    let (packages, proofs): (Vec<_>, Vec<_>) = needed
         .iter()
         .filter(|(_, proof)| !proof.holds())
         .map(|(package, proof)| (*package, proof.name()))
@@ -63,7 +97,7 @@ pub fn ensure() -> Result<()> {
     }
     if command::find("apt-get").is_none() {
         bail!(
-            "the end-to-end tests need {}, and there is no apt-get here: install what Debian calls {}",
+            "{whose} {}, and there is no apt-get here: install what Debian calls {}",
             proofs.join(", "),
             packages.join(" ")
         );
