@@ -10,3 +10,4 @@ pub mod load;
 pub mod own_paths;
 pub mod skb_layout;
 pub mod support;
+pub mod transmit;

@@ -3,7 +3,8 @@
 //! A frame's way through these files: its [`headers`] are read, its [`flow`] is a hash of them that picks
 //! its ring and its outer source port, [`record`] is how it lies in the ring, [`counters`] is where the
 //! kernel counts it, [`own`] is how it knows the agent's own datagrams, and [`vxlan`] is what goes in
-//! front of it, with a [`checksum`] where there must be one. [`settings`] is what user space tells the kernel programs before they are loaded.
+//! front of it, with a [`checksum`] where there must be one. [`settings`] is what
+//! user space tells the kernel programs before they are loaded, and [`transmit`] how the one that sends is given its packets.
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -19,5 +20,6 @@ pub mod own;
 mod pod;
 pub mod record;
 pub mod settings;
+pub mod transmit;
 pub mod udp;
 pub mod vxlan;

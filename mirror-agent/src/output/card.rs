@@ -2,12 +2,21 @@
 
 use std::io;
 
-use super::{books::Books, interface::Interface, packet_socket::PacketSocket, xsk, xsk::Xsk};
+use super::{
+    books::Books,
+    interface::Interface,
+    packet_socket::PacketSocket,
+    program::{self, ProgramSender},
+    story::Way,
+    xsk,
+    xsk::Xsk,
+};
 use crate::encap::outer::{Ids, Outer};
 
 /// A sender of ready-made packets.
 #[derive(Debug)]
 pub(super) enum Card {
+    Program(ProgramSender),
     Xsk(Xsk),
     Socket(PacketSocket),
     /// Through the interface's queue: one of the agent's hooks sees what leaves, and counts it as `own`.
@@ -19,6 +28,21 @@ pub(super) enum Card {
 const STACKED: [&str; 7] = ["bonding", "team", "ipvlan", "macvlan", "bridge", "802.1Q VLAN Support", "vxlan"];
 
 impl Card {
+    /// Opens a way to `interface`, for packets of `mtu` bytes, by a program in the kernel. None where that cannot be
+    /// had or is of no use.
+    pub(super) fn load_program(interface: &mut Interface, mtu: usize, is_marked: bool) -> Option<Self> {
+        if mtu > program::MTU_MAX || interface.driver() != "veth" {
+            return None;
+        }
+        match ProgramSender::load(interface.ifindex(), is_marked) {
+            Ok(program) => Some(Self::Program(program)),
+            Err(error) => {
+                log::debug!("no program sends to {}: {error:#}", interface.name());
+                None
+            }
+        }
+    }
+
     /// Opens a way to `interface`, for packets of `mtu` bytes: through its queue if it `is_watched` by a hook,
     /// else by AF_XDP if `try_xsk` says so and it can be had.
     pub(super) fn open(
@@ -51,16 +75,32 @@ impl Card {
         }
     }
 
+    /// Which way it is.
+    pub(super) fn way(&self) -> Way {
+        match self {
+            Self::Program(_) => Way::Program,
+            Self::Xsk(_) => Way::Xdp,
+            Self::Socket(_) => Way::PacketSocket,
+            Self::Queue(_) => Way::Queue,
+        }
+    }
+
+    /// Whether an egress hook of the interface sees what is sent.
+    pub(super) fn is_seen(&self) -> bool {
+        matches!(self, Self::Program(_) | Self::Queue(_))
+    }
+
     /// Whether packets of `mtu` bytes can be sent.
     pub(super) fn takes(&self, mtu: usize) -> bool {
         match self {
+            Self::Program(_) => mtu <= program::MTU_MAX,
             Self::Xsk(_) => mtu <= xsk::MTU_MAX,
             Self::Socket(_) | Self::Queue(_) => true,
         }
     }
 
     /// Sends the frames of `books`, in order. Fails with the errno that says that the interface is down or
-    /// gone, or EIO where AF_XDP does not work on it; the frames that `books` has not counted were not sent.
+    /// gone, or EIO where this way does not work on it; the frames that `books` has not counted were not sent.
     pub(super) fn send(
         &mut self,
         outer: &Outer,
@@ -69,6 +109,7 @@ impl Card {
         books: &mut Books<'_>,
     ) -> Result<(), i32> {
         match self {
+            Self::Program(program) => program.send(outer, mtu, ids, books),
             Self::Xsk(xsk) => xsk.send(outer, mtu, ids, books),
             Self::Socket(socket) | Self::Queue(socket) => socket.send(outer, mtu, ids, books),
         }
@@ -77,6 +118,8 @@ impl Card {
     /// Whether all that was sent has left this host.
     pub(super) fn is_drained(&mut self) -> bool {
         match self {
+            // What waits, if anything does, waits in the queue that the stack's packets take as well.
+            Self::Program(_) => true,
             Self::Xsk(xsk) => xsk.is_drained(),
             Self::Socket(socket) | Self::Queue(socket) => socket.is_drained(),
         }

@@ -57,6 +57,15 @@ impl Interface {
         usize::try_from(mtu).map_err(io::Error::other)
     }
 
+    /// Whether it is up, and has a link.
+    pub(super) fn is_up(&mut self) -> io::Result<bool> {
+        const NEEDED: i32 = libc::IFF_UP | libc::IFF_RUNNING;
+        self.ask(libc::SIOCGIFFLAGS)?;
+        // SAFETY: SIOCGIFFLAGS has filled this member.
+        let flags = unsafe { self.request.ifr_ifru.ifru_flags };
+        Ok(i32::from(flags) & NEEDED == NEEDED)
+    }
+
     /// The name of its driver, as ethtool(8) tells it; empty where there is none.
     pub(super) fn driver(&mut self) -> String {
         let mut info = DriverInfo { command: ETHTOOL_GDRVINFO, driver: [0; 32], others: [0; 160] };

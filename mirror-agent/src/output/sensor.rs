@@ -67,6 +67,8 @@ pub struct SensorOutput {
     straight: Option<Straight>,
     /// Where AF_XDP turned out not to work.
     no_xsk: Option<u32>,
+    /// Whether a program in the kernel is not to be used, or did not work.
+    no_program: bool,
     /// Whether the last frame went straight.
     was_straight: bool,
     /// Before then, the stack is not left again.
@@ -119,6 +121,7 @@ impl SensorOutput {
             learner: Learner::new(sensor, vni).context("cannot start a thread")?,
             straight: None,
             no_xsk: None,
+            no_program: false,
             was_straight: false,
             switch: Instant::now(),
             patience: ORDER_TIME,
@@ -127,6 +130,12 @@ impl SensorOutput {
             story: Story::default(),
             batches: 0,
         })
+    }
+
+    /// Without the way by a program in the kernel.
+    #[must_use]
+    pub fn without_program(self) -> Self {
+        Self { no_program: true, ..self }
     }
 
     /// Which way the last frame took.
@@ -214,13 +223,20 @@ impl SensorOutput {
         let kept = self.straight.take_if(|straight| {
             straight.ifindex == ifindex
                 && straight.card.takes(mtu)
-                && (straight.way() == Way::Queue) == is_watched
+                && (straight.card.is_seen() || !is_watched)
         });
         self.close_card();
         let mut straight = match kept {
             Some(kept) => kept,
             None => {
-                let card = Card::open(&mut interface, mtu, is_marked, is_watched, try_xsk)?;
+                let program = match self.no_program {
+                    true => None,
+                    false => Card::load_program(&mut interface, mtu, is_marked),
+                };
+                let card = match program {
+                    Some(program) => program,
+                    None => Card::open(&mut interface, mtu, is_marked, is_watched, try_xsk)?,
+                };
                 Straight { ifindex, card, mtu, outer: None, opened: Instant::now() }
             }
         };
@@ -300,7 +316,10 @@ impl SensorOutput {
         let error = io::Error::from_raw_os_error(errno);
         log::debug!("cannot send to {} past the host's stack any more: {error}", self.sensor);
         if errno == libc::EIO {
-            self.no_xsk = self.straight.as_ref().map(|straight| straight.ifindex);
+            match &self.straight {
+                Some(Straight { card: Card::Program(_), .. }) => self.no_program = true,
+                straight => self.no_xsk = straight.as_ref().map(|straight| straight.ifindex),
+            }
         }
         self.wait_for_card(ORDER_TIME);
         self.forget();
@@ -327,11 +346,7 @@ impl SensorOutput {
 
 impl Straight {
     fn way(&self) -> Way {
-        match self.card {
-            Card::Xsk(_) => Way::Xdp,
-            Card::Socket(_) => Way::PacketSocket,
-            Card::Queue(_) => Way::Queue,
-        }
+        self.card.way()
     }
 }
 

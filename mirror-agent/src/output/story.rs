@@ -15,6 +15,8 @@ pub enum Way {
     Xdp,
     /// Past the IP stack to the interface's queue, by a packet socket.
     Queue,
+    /// The same, by a program in the kernel.
+    Program,
 }
 
 /// What there is to tell.
@@ -40,6 +42,7 @@ impl Story {
                 let name = name(*ifindex);
                 let by = match way {
                     Way::Xdp => "straight to the card by AF_XDP: tcpdump on this host does not see them",
+                    Way::Program => "past the stack by a program in the kernel",
                     Way::Queue => "by its queue and egress hook, since it is mirrored",
                     _ => "straight to the card by a packet socket: tcpdump on this host does not see them",
                 };

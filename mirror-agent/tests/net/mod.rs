@@ -216,7 +216,7 @@ pub fn open(sensor: &str, transmit: Transmit, thread: u32, threads: u32) -> Sens
     let changes = Arc::<AtomicU64>::default();
     let raw = RawSocket::open(sensor, VNI, thread, threads, None, changes).unwrap();
     let delivery = Delivery { transmit, oversize: Oversize::Fragment };
-    SensorOutput::open(raw, sensor, VNI, delivery, None).unwrap()
+    SensorOutput::open(raw, sensor, VNI, delivery, None).unwrap().without_program()
 }
 
 pub fn send(output: &mut SensorOutput, samples: &[Sample], counters: &OutputCounters) {
