@@ -18,7 +18,7 @@ use mirror_agent::{
     output::{Output as _, sensor::Way},
 };
 use nat::Nat;
-use net::{Net, PATIENCE, SENSOR_V4, SENSOR_V6, Sample, Sensor, ip, open, run, send, until};
+use net::{Net, PATIENCE, SENSOR_V4, SENSOR_V6, Sample, Sensor, ip, open, open_for, run, send, until};
 
 /// Sizes around everything that matters: small, just below and above the MTU, several fragments, the most
 /// that a datagram takes.
@@ -47,7 +47,7 @@ fn compare(sensor: &Sensor, samples: &[Sample]) {
 fn everything_arrives(net: &Net, address: &'static str, way: Way) {
     let sensor = net.sensor(address);
     let sent = net.send(move || {
-        let mut output = open(address, Transmit::Auto, 0, 1);
+        let mut output = open_for(way, address, Transmit::Auto, 0, 1);
         let counters = OutputCounters::default();
         let mut sent = until(&mut output, way, 0, &counters);
         // Over more than two seconds, so that it is learnt anew meanwhile.
@@ -82,11 +82,71 @@ fn everything_arrives_by_af_xdp_over_ipv6() {
 }
 
 #[test]
+fn everything_arrives_by_a_program_over_ipv4() {
+    let Some(net) = Net::new() else { return };
+    everything_arrives(&net, SENSOR_V4, Way::Program);
+}
+
+#[test]
+fn everything_arrives_by_a_program_over_ipv6() {
+    let Some(net) = Net::new() else { return };
+    everything_arrives(&net, SENSOR_V6, Way::Program);
+}
+
+#[test]
 fn jumbo_frames_take_a_packet_socket() {
     let Some(net) = Net::new() else { return };
     net.near("link set eth0 mtu 9000");
     net.far("link set eth0 mtu 9000");
     everything_arrives(&net, SENSOR_V4, Way::PacketSocket);
+}
+
+/// Of two threads each has a program of its own, where there is one queue only.
+#[test]
+fn several_threads_have_a_program_each() {
+    let Some(net) = Net::new() else { return };
+    let sensor = net.sensor(SENSOR_V4);
+    let sent = net.send(|| {
+        let counters = OutputCounters::default();
+        let mut outputs = [0, 1].map(|thread| open_for(Way::Program, SENSOR_V4, Transmit::Packet, thread, 2));
+        let mut sent = Vec::new();
+        for output in &mut outputs {
+            sent.extend(until(output, Way::Program, sent.len() as u32, &counters));
+        }
+        for _ in 0..5 {
+            for output in &mut outputs {
+                let some = samples(sent.len() as u32, 100);
+                send(output, &some, &counters);
+                sent.extend(some);
+            }
+        }
+        assert_eq!(counters.sent.get(), sent.len() as u64);
+        sent
+    });
+    compare(&sensor, &sent);
+}
+
+/// What a queue drops is tried again, and in the end given up, and counted either way.
+#[test]
+fn what_a_full_queue_drops_is_counted() {
+    let Some(net) = Net::new() else { return };
+    let sensor = net.sensor(SENSOR_V4);
+    let near = net.near.clone();
+    let (sent, failed, count) = net.send(move || {
+        let mut output = open_for(Way::Program, SENSOR_V4, Transmit::Auto, 0, 1);
+        let counters = OutputCounters::default();
+        let count = until(&mut output, Way::Program, 0, &counters).len() as u64;
+        // A kilobyte a millisecond, of which 20 kB may wait.
+        run(&format!(
+            "ip netns exec {near} tc qdisc add dev eth0 root tbf rate 8mbit burst 2000 limit 20000"
+        ));
+        let some: Vec<Sample> = (0..100).map(|number| Sample::new(number, 1400)).collect();
+        send(&mut output, &some, &counters);
+        (counters.sent.get(), counters.send_failed.get(), count + 100)
+    });
+    let received = sensor.all().len() as u64;
+    println!("{sent} sent, {failed} failed, {received} received");
+    assert_eq!((sent + failed, received), (count, sent));
 }
 
 #[test]
@@ -327,14 +387,20 @@ fn is_subsequence(received: &[(u16, Vec<u8>)], sent: &[Sample]) -> bool {
     })
 }
 
-/// Sends for a while, changes something, and goes on until it works again.
-fn survives(change: impl FnOnce(&Net), mend: impl FnOnce(&Net)) {
+/// Sends for a while, changes something, and goes on until it works again, each way.
+fn survives(change: impl Fn(&Net), mend: impl Fn(&Net)) {
+    for way in [Way::Xdp, Way::Program] {
+        survives_by(way, &change, &mend);
+    }
+}
+
+fn survives_by(way: Way, change: impl FnOnce(&Net), mend: impl FnOnce(&Net)) {
     let Some(net) = Net::new() else { return };
     let sensor = net.sensor(SENSOR_V4);
-    let (mut output, counters, mut sent) = net.send(|| {
-        let mut output = open(SENSOR_V4, Transmit::Auto, 0, 1);
+    let (mut output, counters, mut sent) = net.send(move || {
+        let mut output = open_for(way, SENSOR_V4, Transmit::Auto, 0, 1);
         let counters = OutputCounters::default();
-        let mut sent = until(&mut output, Way::Xdp, 0, &counters);
+        let mut sent = until(&mut output, way, 0, &counters);
         let some = samples(sent.len() as u32, 50);
         send(&mut output, &some, &counters);
         sent.extend(some);
@@ -361,17 +427,17 @@ fn survives(change: impl FnOnce(&Net), mend: impl FnOnce(&Net)) {
             sent.extend(some);
             thread::sleep(Duration::from_millis(20));
         }
-        let more = until(&mut output, Way::Xdp, sent.len() as u32, &counters);
+        let more = until(&mut output, way, sent.len() as u32, &counters);
         sent.extend(more);
         let last = samples(sent.len() as u32, 50);
         send(&mut output, &last, &counters);
-        assert_eq!(output.way(), Way::Xdp);
+        assert_eq!(output.way(), way);
         sent.extend(last);
         (counters, sent)
     });
     let received = sensor.all();
     println!(
-        "sent {} failed {} received {} of {} ({before} before, {after} at the mend)",
+        "{way:?}: sent {} failed {} received {} of {} ({before} before, {after} at the mend)",
         counters.sent.get(),
         counters.send_failed.get(),
         received.len(),

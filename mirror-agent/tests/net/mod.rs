@@ -212,11 +212,17 @@ impl Sample {
 }
 
 pub fn open(sensor: &str, transmit: Transmit, thread: u32, threads: u32) -> SensorOutput {
+    open_for(Way::Xdp, sensor, transmit, thread, threads)
+}
+
+/// An output that sends by a program in the kernel only where that is the `way`.
+pub fn open_for(way: Way, sensor: &str, transmit: Transmit, thread: u32, threads: u32) -> SensorOutput {
     let sensor = sensor.parse().unwrap();
     let changes = Arc::<AtomicU64>::default();
     let raw = RawSocket::open(sensor, VNI, thread, threads, None, changes).unwrap();
     let delivery = Delivery { transmit, oversize: Oversize::Fragment };
-    SensorOutput::open(raw, sensor, VNI, delivery, None).unwrap().without_program()
+    let output = SensorOutput::open(raw, sensor, VNI, delivery, None).unwrap();
+    if way == Way::Program { output } else { output.without_program() }
 }
 
 pub fn send(output: &mut SensorOutput, samples: &[Sample], counters: &OutputCounters) {
