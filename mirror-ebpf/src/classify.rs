@@ -1,11 +1,17 @@
 //! Whose frame it is, and which flow's.
 
+use core::hint::black_box;
+
 use mirror_common::{
     flow,
     headers::{Headers, Part},
 };
 
-use crate::{datagram::common_hash, own_traffic::leads_to_sensor, skb::Skb};
+use crate::{
+    datagram::common_hash,
+    own_traffic::{leads_to_sensor, may_lead_to_sensor},
+    skb::Skb,
+};
 
 /// What the capture needs to know of a frame.
 pub enum Class {
@@ -16,12 +22,20 @@ pub enum Class {
     Flow(u32),
 }
 
+/// [`Headers::NONE`], in a number that the compiler knows nothing of: it would call `memset` for a constant, which
+/// goes byte by byte.
+#[inline(always)]
+fn blank() -> Headers {
+    let zero = black_box(0_u32);
+    Headers { source: [zero; 4], destination: [zero; 4], fragment_id: zero, at: zero, ..Headers::NONE }
+}
+
 /// Reads a frame's headers into `headers`, where those of the packet stay that an ICMP error quotes.
 #[inline(always)]
 pub fn classify(skb: Skb, headers: &mut Headers) -> Class {
-    *headers = Headers::NONE;
+    *headers = blank();
     headers.read(skb);
-    if leads_to_sensor(headers) != 0 {
+    if may_lead_to_sensor(headers) && leads_to_sensor(headers) != 0 {
         return Class::Own;
     }
     let mut hash = flow::hash(headers);
