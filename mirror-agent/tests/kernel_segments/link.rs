@@ -124,13 +124,21 @@ fn open(host: &str, iface: &'static str, receives: bool, with_header: bool) -> O
 }
 
 fn send(socket: &OwnedFd, header: &VnetHeader, bytes: &[u8]) {
+    try_send(socket, header, bytes).unwrap_or_else(|error| panic!("{header:?}: {error}"));
+}
+
+fn try_send(socket: &OwnedFd, header: &VnetHeader, bytes: &[u8]) -> io::Result<()> {
     let iov = [
         libc::iovec { iov_base: (&raw const *header).cast_mut().cast(), iov_len: VNET_LEN },
         libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() },
     ];
     // SAFETY: both parts are readable for the length that is said.
     let sent = unsafe { libc::writev(socket.as_raw_fd(), iov.as_ptr(), 2) };
-    assert_eq!(sent, (VNET_LEN + bytes.len()) as isize, "{header:?}: {}", io::Error::last_os_error());
+    if sent < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    assert_eq!(sent, (VNET_LEN + bytes.len()) as isize, "{header:?}");
+    Ok(())
 }
 
 /// The next packet, its VLAN tag put back, or `None` where none comes for `patience`.
@@ -237,6 +245,18 @@ impl Link {
 
     pub fn send(&self, header: &VnetHeader, bytes: &[u8]) {
         send(&self.sender, header, bytes);
+    }
+
+    /// Sends, and says whether this kernel knows that kind of super-frame: UDP's are taken since Linux 6.2.
+    pub fn takes(&self, header: &VnetHeader, bytes: &[u8]) -> bool {
+        match try_send(&self.sender, header, bytes) {
+            Ok(()) => true,
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && header.gso_type == 5 => {
+                eprintln!("skipped: this kernel does not take {header:?}");
+                false
+            }
+            Err(error) => panic!("{header:?}: {error}"),
+        }
     }
 
     pub fn receive(&self) -> Option<Vec<u8>> {
