@@ -167,11 +167,10 @@ pub enum Attach {
 /// `--transmit`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Transmit {
-    /// Straight to the network card where that reaches the sensor, else through the host's stack; through
-    /// the card's queue where the card itself is mirrored
+    /// Past the host's IP stack where that reaches the sensor, else through it
     Auto,
-    /// Straight to the network card, which is faster, passes by the host's queues and filters, and is not
-    /// seen by tcpdump on this host; an error where the sensor is not behind an Ethernet device
+    /// Past the host's IP stack and packet filters, which is faster; an error where the sensor is not behind an
+    /// Ethernet device
     Packet,
     /// Through the host's stack
     Udp,

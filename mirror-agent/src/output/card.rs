@@ -28,19 +28,9 @@ pub(super) enum Card {
 const STACKED: [&str; 7] = ["bonding", "team", "ipvlan", "macvlan", "bridge", "802.1Q VLAN Support", "vxlan"];
 
 impl Card {
-    /// Opens a way to `interface`, for packets of `mtu` bytes, by a program in the kernel. None where that cannot be
-    /// had or is of no use.
-    pub(super) fn load_program(interface: &mut Interface, mtu: usize, is_marked: bool) -> Option<Self> {
-        if mtu > program::MTU_MAX || interface.driver() != "veth" {
-            return None;
-        }
-        match ProgramSender::load(interface.ifindex(), is_marked) {
-            Ok(program) => Some(Self::Program(program)),
-            Err(error) => {
-                log::debug!("no program sends to {}: {error:#}", interface.name());
-                None
-            }
-        }
+    /// Whether a program in the kernel is a good way to send packets of `mtu` bytes to `interface`.
+    pub(super) fn suits_program(interface: &mut Interface, mtu: usize) -> bool {
+        mtu <= program::MTU_MAX && interface.driver() == "veth"
     }
 
     /// Opens a way to `interface`, for packets of `mtu` bytes: through its queue if it `is_watched` by a hook,

@@ -39,15 +39,17 @@ pub struct ProgramSender {
 }
 
 impl ProgramSender {
-    /// Loads the program, for the interface with number `ifindex`. `is_marked` says whether packets carry
-    /// [`own::MARK`].
-    ///
-    /// # Errors
-    ///
-    /// No right to, or a kernel that does not take the program.
-    pub fn load(ifindex: u32, is_marked: bool) -> anyhow::Result<Self> {
+    /// Sends through the interface with number `ifindex`. `is_marked` says whether packets carry [`own::MARK`].
+    #[must_use]
+    pub fn new(transmitter: Transmitter, ifindex: u32, is_marked: bool) -> Self {
         let mark = if is_marked { own::MARK } else { 0 };
-        Ok(Self { transmitter: Transmitter::load()?, ifindex, mark, staged: Box::default() })
+        Self { transmitter, ifindex, mark, staged: Box::default() }
+    }
+
+    /// The program, for another interface.
+    #[must_use]
+    pub fn into_transmitter(self) -> Transmitter {
+        self.transmitter
     }
 
     /// Sends the frames of `books`, in order.

@@ -18,6 +18,7 @@ use super::{
     interface::Interface,
     learn::{Learner, Lesson},
     oversize::Fit,
+    program::ProgramSender,
     raw_socket::RawSocket,
     story::{Story, Told, name},
 };
@@ -26,7 +27,7 @@ use crate::{
     cli::{Oversize, Transmit},
     config::Delivery,
     encap::outer::{Ids, Outer, Version},
-    kernel::own_paths::OwnPaths,
+    kernel::{own_paths::OwnPaths, transmit::Transmitter},
     ledger::OutputCounters,
     source::Frame,
 };
@@ -67,8 +68,9 @@ pub struct SensorOutput {
     straight: Option<Straight>,
     /// Where AF_XDP turned out not to work.
     no_xsk: Option<u32>,
-    /// Whether a program in the kernel is not to be used, or did not work.
-    no_program: bool,
+    /// A program that sends, loaded beforehand: that takes tens of milliseconds. None where it is in use, is not to
+    /// be had, or did not work.
+    transmitter: Option<Transmitter>,
     /// Whether the last frame went straight.
     was_straight: bool,
     /// Before then, the stack is not left again.
@@ -121,7 +123,7 @@ impl SensorOutput {
             learner: Learner::new(sensor, vni).context("cannot start a thread")?,
             straight: None,
             no_xsk: None,
-            no_program: false,
+            transmitter: (delivery.transmit != Transmit::Udp).then(load_transmitter).flatten(),
             was_straight: false,
             switch: Instant::now(),
             patience: ORDER_TIME,
@@ -135,7 +137,7 @@ impl SensorOutput {
     /// Without the way by a program in the kernel.
     #[must_use]
     pub fn without_program(self) -> Self {
-        Self { no_program: true, ..self }
+        Self { transmitter: None, ..self }
     }
 
     /// Which way the last frame took.
@@ -229,12 +231,9 @@ impl SensorOutput {
         let mut straight = match kept {
             Some(kept) => kept,
             None => {
-                let program = match self.no_program {
-                    true => None,
-                    false => Card::load_program(&mut interface, mtu, is_marked),
-                };
-                let card = match program {
-                    Some(program) => program,
+                let transmitter = self.transmitter.take_if(|_| Card::suits_program(&mut interface, mtu));
+                let card = match transmitter {
+                    Some(program) => Card::Program(ProgramSender::new(program, ifindex, is_marked)),
                     None => Card::open(&mut interface, mtu, is_marked, is_watched, try_xsk)?,
                 };
                 Straight { ifindex, card, mtu, outer: None, opened: Instant::now() }
@@ -317,7 +316,8 @@ impl SensorOutput {
         log::debug!("cannot send to {} past the host's stack any more: {error}", self.sensor);
         if errno == libc::EIO {
             match &self.straight {
-                Some(Straight { card: Card::Program(_), .. }) => self.no_program = true,
+                // Its program is not to be used again.
+                Some(Straight { card: Card::Program(_), .. }) => self.straight = None,
                 straight => self.no_xsk = straight.as_ref().map(|straight| straight.ifindex),
             }
         }
@@ -338,8 +338,10 @@ impl SensorOutput {
     }
 
     fn close_card(&mut self) {
-        if let Some(straight) = self.straight.take() {
-            self.learner.close(straight.card);
+        match self.straight.take().map(|straight| straight.card) {
+            Some(Card::Program(sender)) => self.transmitter = Some(sender.into_transmitter()),
+            Some(card) => self.learner.close(card),
+            None => {}
         }
     }
 }
@@ -402,6 +404,16 @@ impl SensorOutput {
             )));
         }
         self.pass_on(rest, counters)
+    }
+}
+
+fn load_transmitter() -> Option<Transmitter> {
+    match Transmitter::load() {
+        Ok(transmitter) => Some(transmitter),
+        Err(error) => {
+            log::debug!("no program sends: {error:#}");
+            None
+        }
     }
 }
 
