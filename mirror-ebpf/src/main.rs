@@ -9,6 +9,7 @@ mod maps;
 mod offload;
 mod own_traffic;
 mod ring;
+mod runtime;
 mod skb;
 
 use aya_ebpf::{
@@ -38,14 +39,3 @@ fn look(ctx: &TcContext, direction: Direction) -> i32 {
     capture::capture(skb::Skb::new(skb), direction);
     TC_ACT_UNSPEC
 }
-
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    // No path leads here: the verifier would refuse the loop.
-    loop {}
-}
-
-/// The kernel offers some helpers to programs under a licence compatible with the GPL only.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
