@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_micros(100);
 
 /// The end of a frame's way. Each sending thread has its own.
 pub trait Output {
-    /// Hands frames over in order, and counts each as sent or as failed. Parts of a super-frame are frames
+    /// Hands at most [`BATCH`](crate::source::BATCH) frames over in order, and counts each as sent or as failed. Parts of a super-frame are frames
     /// here, and may come in more than one call.
     ///
     /// # Errors

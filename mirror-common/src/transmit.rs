@@ -14,10 +14,14 @@ pub struct Slot {
     pub length: u32,
     /// Why it was not sent, where it was not: what `bpf_clone_redirect` returned. Below 0 an errno, above 0 the
     /// queue's answer (`NET_XMIT_DROP`, `NET_XMIT_CN` in include/linux/netdevice.h).
+    /// User space sets it to [`UNSENT`], the program to 0 where it was.
     pub result: i32,
     /// The packet, and then anything.
     pub packet: [u8; PACKET_MAX],
 }
+
+/// A [`Slot::result`]: the program did not come to it.
+pub const UNSENT: i32 = i32::MIN;
 
 const _: () = assert!(size_of::<Slot>() == 2048);
 

@@ -44,9 +44,10 @@ pub fn capture(skb: Skb, direction: Direction) {
     let (segmentation, gso_size) = offload::segmentation(skb, headers);
     let checksum = offload::checksum(skb, tag_len);
     let is_cut = segmentation != Segmentation::None;
-    let captured_len = if is_cut || checksum != 0 { len } else { len.min(setting!(snaplen)) };
+    let kept_len = len.min(setting!(snaplen));
+    let captured_len = if is_cut || checksum != 0 { len } else { kept_len };
     // One that is to be cut goes to user space whole: its segments are what has to fit.
-    if !is_cut && captured_len > setting!(frame_max) {
+    if !is_cut && kept_len > setting!(frame_max) {
         counters.too_big += 1;
         return;
     }

@@ -10,7 +10,7 @@ use aya::{
 };
 use mirror_common::{
     ethernet,
-    transmit::{END, FIRST, IFINDEX, PACKET_MAX, SLOTS, Slot},
+    transmit::{END, FIRST, IFINDEX, PACKET_MAX, SLOTS, Slot, UNSENT},
 };
 
 use crate::mapping::Mapping;
@@ -42,7 +42,7 @@ struct Context {
 pub struct Outcome {
     /// The slot behind the last packet that was sent.
     pub end: usize,
-    /// Why that slot's packet was not, where there is one: [`Slot::result`].
+    /// Why that slot's packet was not: [`Slot::result`]. 0 where there is none, or where it was not tried.
     pub refusal: i32,
 }
 
@@ -88,6 +88,7 @@ impl Transmitter {
                 place = place.add(piece.len());
             }
             (*slot).length = length as u32;
+            (*slot).result = UNSENT;
         }
         true
     }
@@ -120,13 +121,16 @@ impl Transmitter {
             .program(PROGRAM)
             .and_then(|program| program.try_into().ok())
             .ok_or_else(|| io::Error::other("the transmitting program is gone"))?;
-        let done = program.test_run(options).map_err(into_io)?.return_value as usize;
-        // A kernel that ran something else must not make us count what was not sent.
-        if done < first || done > end {
-            return Err(io::Error::other("the transmitting program returned nonsense"));
+        let run = program.test_run(options).map(|_| ()).map_err(into_io);
+        // The slots tell, not the call: a kernel before 5.13 runs the program, and then says EINTR where the thread
+        // was stopped meanwhile (`bpf_test_run` in net/bpf/test_run.c).
+        let refusal = |slot: usize| self.slot(slot).map_or(0, |slot| slot.result);
+        let done = (first..end).find(|&slot| refusal(slot) != 0).unwrap_or(end);
+        let refusal = if done == end { 0 } else { refusal(done) };
+        match run {
+            Err(error) if done == first && !is_passing(&error) => Err(error),
+            _ => Ok(Outcome { end: done, refusal: if refusal == UNSENT { 0 } else { refusal } }),
         }
-        let refusal = if done == end { 0 } else { self.slot(done).map_or(0, |slot| slot.result) };
-        Ok(Outcome { end: done, refusal })
     }
 
     fn slot(&self, index: usize) -> Option<&Slot> {
@@ -139,6 +143,11 @@ impl std::fmt::Debug for Transmitter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Transmitter").field("packets", &self.packets).finish_non_exhaustive()
     }
+}
+
+/// Whether the next try may succeed.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::ENOMEM | libc::EAGAIN))
 }
 
 fn into_io(error: ProgramError) -> io::Error {

@@ -19,7 +19,7 @@ pub struct Books<'a> {
     counters: &'a OutputCounters,
     /// The last frame that was given up.
     given_up: Option<usize>,
-    is_stuck: bool,
+    has_refusals: bool,
     /// Frames whose last packet was dealt with.
     done: usize,
 }
@@ -28,7 +28,7 @@ impl<'a> Books<'a> {
     /// For the frames of one call.
     #[must_use]
     pub fn new(frames: &'a [Frame<'a>], counters: &'a OutputCounters) -> Self {
-        Self { frames, counters, given_up: None, is_stuck: false, done: 0 }
+        Self { frames, counters, given_up: None, has_refusals: false, done: 0 }
     }
 
     /// The kernel took a packet.
@@ -50,16 +50,16 @@ impl<'a> Books<'a> {
         }
         if self.given_up != Some(part.frame) {
             self.given_up = Some(part.frame);
-            self.is_stuck |= errno != libc::EMSGSIZE;
+            self.has_refusals = true;
             self.counters.error(errno);
             self.counters.wire_frame_failed(&self.frames[part.frame]);
         }
     }
 
-    /// Whether the driver took nothing for so long that a frame was given up.
+    /// Whether a frame was given up.
     #[must_use]
-    pub fn is_stuck(&self) -> bool {
-        self.is_stuck
+    pub fn has_refusals(&self) -> bool {
+        self.has_refusals
     }
 
     /// Whether a packet of this frame was given up: the others are of no use.

@@ -1,6 +1,9 @@
 //! What becomes of a frame whose datagram is longer than the path to the sensor takes.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use arrayvec::ArrayVec;
 
@@ -16,7 +19,7 @@ use crate::{
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Makes frames fit one sensor's path.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Fit {
     oversize: Oversize,
     version: Version,
@@ -43,6 +46,11 @@ impl Fit {
         }
     }
 
+    /// Lets the next look-up be made at once.
+    pub(super) fn make_due(&mut self, now: Instant) {
+        self.due = now;
+    }
+
     /// The longest frame whose datagram goes in one packet, or, where those are fragmented, in one datagram.
     /// `mtu` is the outgoing interface's.
     pub(super) fn longest(&self, mtu: usize) -> usize {
@@ -55,30 +63,42 @@ impl Fit {
         room.min(self.version.frame_max())
     }
 
-    /// Those of `frames` that are to be sent, none of them longer than `longest` bytes. The others are counted.
-    pub(super) fn apply<'a>(
-        &self,
-        frames: &[Frame<'a>],
+    /// Has `send` send what is to be sent of `frames`, in order, none of it longer than `longest` bytes. What is
+    /// left out is counted where it stood among the others, so that the parts of a super-frame stay together.
+    ///
+    /// # Errors
+    ///
+    /// Those of `send`. The frames of the other calls, and those that follow, are counted.
+    pub(super) fn send(
+        self,
+        frames: &[Frame<'_>],
         longest: usize,
         counters: &OutputCounters,
-    ) -> ArrayVec<Frame<'a>, BATCH> {
-        let fits = |frame: &Frame<'a>| frame.captured_len() <= longest;
-        frames
-            .iter()
-            .filter_map(|frame| match self.oversize {
-                _ if fits(frame) => Some(*frame),
-                Oversize::Truncate => Some(frame.cut_to(longest)),
-                Oversize::Fragment | Oversize::Drop => {
-                    counters.wire_frame_too_big(frame);
-                    None
-                }
-            })
-            .collect()
+        mut send: impl FnMut(&[Frame<'_>]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let fits = |frame: &Frame<'_>| frame.captured_len() <= longest;
+        if frames.iter().all(fits) {
+            return send(frames);
+        }
+        if self.oversize == Oversize::Truncate {
+            let cut: ArrayVec<Frame<'_>, BATCH> = frames.iter().map(|frame| frame.cut_to(longest)).collect();
+            return send(&cut);
+        }
+        let mut result = Ok(());
+        for run in frames.chunk_by(|one, next| fits(one) == fits(next)) {
+            match &result {
+                Err(_) => run.iter().for_each(|frame| counters.wire_frame_failed(frame)),
+                Ok(()) if run.iter().all(fits) => result = send(run),
+                Ok(()) => run.iter().for_each(|frame| counters.wire_frame_too_big(frame)),
+            }
+        }
+        result
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use mirror_common::record::RecordHeader;
 
     use super::*;
@@ -93,9 +113,41 @@ mod tests {
         let frames: Vec<_> = lengths.iter().map(frame).collect();
         let counters = OutputCounters::default();
         let fit = Fit::new(oversize, Version::V4);
-        let sent = fit.apply(&frames, fit.longest(mtu), &counters);
-        sent.iter().for_each(|frame| counters.datagram_sent(frame));
-        (sent.iter().map(Frame::captured_len).collect(), [counters.truncated.get(), counters.too_big.get()])
+        let mut sent = Vec::new();
+        let send = |run: &[Frame<'_>]| {
+            run.iter().for_each(|frame| counters.datagram_sent(frame));
+            sent.extend(run.iter().map(Frame::captured_len));
+            Ok(())
+        };
+        fit.send(&frames, fit.longest(mtu), &counters, send).unwrap();
+        (sent, [counters.truncated.get(), counters.too_big.get()])
+    }
+
+    /// A frame that fits; two super-frames of which all but the last part is too long; one that is too long.
+    #[test]
+    fn super_frames_of_which_a_part_is_left_out_are_too_big_each() {
+        let header = RecordHeader::default();
+        let bytes = [0; 1514];
+        let whole = |length: usize| Frame::whole(&header, &bytes[..length]);
+        let part = Frame { has_more: true, ..whole(1514) };
+        let frames = [whole(60), part, part, whole(100), part, whole(100), whole(1514), whole(61)];
+        let fit = Fit::new(Oversize::Drop, Version::V4);
+        for (fails_at, expected) in [(9, [2, 3, 0]), (0, [0, 0, 5]), (1, [1, 0, 4]), (2, [1, 1, 3])] {
+            let counters = OutputCounters::default();
+            let mut call = 0;
+            let send = |run: &[Frame<'_>]| {
+                call += 1;
+                let fails = call > fails_at;
+                run.iter().for_each(|frame| match fails {
+                    true => counters.wire_frame_failed(frame),
+                    false => counters.datagram_sent(frame),
+                });
+                if fails { Err(io::Error::other("full")) } else { Ok(()) }
+            };
+            assert_eq!(fit.send(&frames, fit.longest(1500), &counters, send).is_ok(), fails_at == 9);
+            let counts = [&counters.sent, &counters.too_big, &counters.send_failed].map(|count| count.get());
+            assert_eq!(counts, expected, "call {fails_at} fails");
+        }
     }
 
     #[test]

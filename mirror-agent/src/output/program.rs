@@ -115,7 +115,7 @@ impl ProgramSender {
             is_up(self.ifindex).map_err(|error| error.raw_os_error().unwrap_or(libc::ENODEV))?;
             tries += 1;
             let is_full = matches!(-refusal, libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM);
-            // What an older kernel, or a program of another shape, leaves out is tried again, too.
+            // What was not tried is.
             if (refusal == NET_XMIT_DROP || is_full || refusal == 0) && tries < TRIES {
                 thread::sleep(PAUSE);
                 continue;

@@ -56,8 +56,8 @@ const UNSEEN_TO_TELL: u32 = 4;
 /// One thread's way to a sensor: through the host's stack until the outer headers are learnt, then straight
 /// to the card.
 ///
-/// What goes straight to the card passes by the host's queue disciplines, egress hooks and packet filters:
-/// tcpdump on this host does not see it.
+/// What goes straight passes by the host's IP stack and packet filters; whether it passes by queue disciplines,
+/// egress hooks and tcpdump as well depends on the [`Card`].
 pub struct SensorOutput {
     raw: RawSocket,
     sensor: SocketAddr,
@@ -134,7 +134,7 @@ impl SensorOutput {
         })
     }
 
-    /// Without the way by a program in the kernel.
+    /// Without the way by a program in the kernel, for tests of the others.
     #[must_use]
     pub fn without_program(self) -> Self {
         Self { transmitter: None, ..self }
@@ -193,7 +193,7 @@ impl SensorOutput {
                 }
             }
             Lesson::Refused(refusal, ifindex) => {
-                self.forget();
+                self.close_card();
                 self.refusal = Some((refusal, ifindex));
                 self.story.tell(self.sensor, Told::Refused(refusal, ifindex));
             }
@@ -264,9 +264,11 @@ impl SensorOutput {
             self.was_straight = true;
             let mut books = Books::new(frames, counters);
             let Err(errno) = card.send(outer, *mtu, &mut self.ids, &mut books) else {
-                if books.is_stuck() {
-                    // The link may have lost its carrier, and the host another way.
-                    self.learner.put_off(Instant::now(), Duration::ZERO, self.raw.address_changes());
+                if books.has_refusals() {
+                    // The link may have lost its carrier, and the host another way; or packets have to be shorter.
+                    let now = Instant::now();
+                    self.learner.put_off(now, Duration::ZERO, self.raw.address_changes());
+                    self.fit.make_due(now);
                 }
                 return Ok(());
             };
@@ -356,13 +358,10 @@ impl Output for SensorOutput {
     fn send(&mut self, frames: &[Frame<'_>], counters: &OutputCounters) -> io::Result<()> {
         let now = Instant::now();
         self.fit.look_up(&mut self.raw, now);
-        let longest = self.fit.longest(self.straight.as_ref().map_or(usize::MAX, |straight| straight.mtu));
-        if frames.iter().all(|frame| frame.captured_len() <= longest) {
-            self.send_fitted(frames, counters, now)
-        } else {
-            let frames = self.fit.apply(frames, longest, counters);
-            self.send_fitted(&frames, counters, now)
-        }
+        let in_use = self.straight.as_ref().filter(|straight| straight.outer.is_some());
+        let longest = self.fit.longest(in_use.map_or(usize::MAX, |straight| straight.mtu));
+        let fit = self.fit;
+        fit.send(frames, longest, counters, |frames| self.send_fitted(frames, counters, now))
     }
 
     fn flush(&mut self, counters: &OutputCounters) -> io::Result<()> {

@@ -20,6 +20,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::{Run, cannot_write, origin::Origin};
 use crate::{
+    cli::Oversize,
     config::{self, Config, Delivery, Source as From},
     console::notice,
     encap::outer::Version,
@@ -73,11 +74,12 @@ struct Wishes {
 impl Start<'_> {
     pub async fn sending_to(self, vni: u32, delivery: Delivery) -> Result<Run> {
         let sensor = self.sensor.context("no sensor")?;
-        let wishes = Wishes {
-            frame_max: Version::of(sensor.ip()).frame_max(),
-            sensor_port: sensor.port(),
-            time_stamps: false,
+        let frame_max = match (&self.config.source, delivery.oversize) {
+            // Even the longest is cut to what fits.
+            (From::Live(_), Oversize::Truncate) => FRAME_MAX,
+            _ => Version::of(sensor.ip()).frame_max(),
         };
+        let wishes = Wishes { frame_max, sensor_port: sensor.port(), time_stamps: false };
         let rings = self.config.cpus.len() as u32;
         let address_changes = self.links.address_changes();
         let open = move |own_paths: Option<OwnPaths>| {

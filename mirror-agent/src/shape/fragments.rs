@@ -31,6 +31,8 @@ pub struct Fragments {
     /// Fragments that are done, and all.
     done: usize,
     count: usize,
+    /// Of the datagram, completed.
+    checksum: u16,
     /// Identification of an IPv6 datagram.
     id: u32,
     sums_body: bool,
@@ -54,11 +56,16 @@ impl Fragments {
             && layers.at + fragment_len + UDP_LEN <= HEAD_MAX
             && frame.len() + fragment_len - first <= usize::from(u16::MAX)
             && (fragment_len == 0 || !layers.is_routed && layers.fragment_at == layers.at);
-        is_understood.then(|| Self {
+        if !is_understood {
+            return None;
+        }
+        let checksum = checksum(frame, *layers.list.last()?, layers.at);
+        Some(Self {
             size,
             done: 0,
             count: datagram.len().div_ceil(size),
-            id: id(header, patch::half(datagram, 6)),
+            checksum,
+            id: id(header, checksum),
             sums_body: patch::needs_body(frame, &layers.list),
             layers,
         })
@@ -103,8 +110,7 @@ impl Fragments {
         let end = if is_last { frame.len() } else { start + self.size };
         if number == 0 {
             head[head_len..head_len + UDP_LEN].copy_from_slice(&frame[udp..udp + UDP_LEN]);
-            let checksum = checksum(frame, innermost, udp);
-            head[head_len + 6..head_len + UDP_LEN].copy_from_slice(&checksum.to_be_bytes());
+            head[head_len + 6..head_len + UDP_LEN].copy_from_slice(&self.checksum.to_be_bytes());
             head_len += UDP_LEN;
             start += UDP_LEN;
         }
@@ -125,7 +131,7 @@ fn checksum(frame: &[u8], ip: Layer, udp: usize) -> u16 {
 }
 
 /// A number for the fragments of an IPv6 datagram. The kernel draws a random one once the frame has passed the
-/// hook; here it has to be the same each time, and another for the next datagram.
+/// hook; here it has to be the same each time, and most often another for the next datagram: its payload decides.
 fn id(header: &RecordHeader, checksum: u16) -> u32 {
     // Fibonacci hashing: 2^64 divided by the golden ratio spreads each input's bits.
     let spread = |hash: u64, number: u64| (hash ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
