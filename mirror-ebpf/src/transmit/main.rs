@@ -36,8 +36,8 @@ pub fn transmit(ctx: TcContext) -> i32 {
     let skb: *mut __sk_buff = ctx.skb.skb;
     // SAFETY: the kernel hands every program a valid context; the verifier checks the access.
     let (ifindex, first, end) = unsafe { ((*skb).cb[IFINDEX], (*skb).cb[FIRST], (*skb).cb[END]) };
-    let mut index = first;
-    for _ in 0..SLOTS {
+    for step in 0..SLOTS as u32 {
+        let index = first.wrapping_add(step);
         if index >= end {
             break;
         }
@@ -48,7 +48,6 @@ pub fn transmit(ctx: TcContext) -> i32 {
         if slot.result != 0 {
             break;
         }
-        index += 1;
     }
     0
 }
