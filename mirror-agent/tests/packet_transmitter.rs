@@ -104,26 +104,7 @@ fn jumbo_frames_take_a_packet_socket() {
 /// Of two threads each has a program of its own, where there is one queue only.
 #[test]
 fn several_threads_have_a_program_each() {
-    let Some(net) = Net::new() else { return };
-    let sensor = net.sensor(SENSOR_V4);
-    let sent = net.send(|| {
-        let counters = OutputCounters::default();
-        let mut outputs = [0, 1].map(|thread| open_for(Way::Program, SENSOR_V4, Transmit::Packet, thread, 2));
-        let mut sent = Vec::new();
-        for output in &mut outputs {
-            sent.extend(until(output, Way::Program, sent.len() as u32, &counters));
-        }
-        for _ in 0..5 {
-            for output in &mut outputs {
-                let some = samples(sent.len() as u32, 100);
-                send(output, &some, &counters);
-                sent.extend(some);
-            }
-        }
-        assert_eq!(counters.sent.get(), sent.len() as u64);
-        sent
-    });
-    compare(&sensor, &sent);
+    two_threads(Transmit::Packet, [Way::Program, Way::Program]);
 }
 
 /// What a queue drops is tried again, and in the end given up, and counted either way.
@@ -237,16 +218,23 @@ fn udp_is_always_the_stack() {
 
 #[test]
 fn a_second_thread_takes_a_packet_socket_where_there_is_one_queue() {
+    two_threads(Transmit::Auto, [Way::Xdp, Way::PacketSocket]);
+}
+
+/// Two threads send in turn to one interface, each its way: all of it arrives, in order.
+fn two_threads(first: Transmit, ways: [Way; 2]) {
     let Some(net) = Net::new() else { return };
     let sensor = net.sensor(SENSOR_V4);
-    let sent = net.send(|| {
+    let sent = net.send(move || {
         let counters = OutputCounters::default();
-        let mut first = open(SENSOR_V4, Transmit::Auto, 0, 2);
-        let mut second = open(SENSOR_V4, Transmit::Packet, 1, 2);
-        let mut sent = until(&mut first, Way::Xdp, 0, &counters);
-        sent.extend(until(&mut second, Way::PacketSocket, sent.len() as u32, &counters));
+        let mut outputs = [(ways[0], first, 0), (ways[1], Transmit::Packet, 1)]
+            .map(|(way, transmit, thread)| open_for(way, SENSOR_V4, transmit, thread, 2));
+        let mut sent = Vec::new();
+        for (output, way) in outputs.iter_mut().zip(ways) {
+            sent.extend(until(output, way, sent.len() as u32, &counters));
+        }
         for _ in 0..5 {
-            for output in [&mut first, &mut second] {
+            for output in &mut outputs {
                 let some = samples(sent.len() as u32, 100);
                 send(output, &some, &counters);
                 sent.extend(some);

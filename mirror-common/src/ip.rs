@@ -38,6 +38,15 @@ pub const HOST_IDENTITY: u8 = 139;
 /// IPv6 extension header: see RFC 8200 section 4, RFC 4302, RFC 6275, RFC 7401, RFC 5533.
 pub const SHIM6: u8 = 140;
 
+/// Bytes of an IPv6 header, RFC 8200 section 3.
+pub const V6_HEADER_LEN: usize = 40;
+/// Bytes of an IPv6 fragment header, RFC 8200 section 4.5.
+pub const FRAGMENT_LEN: usize = 8;
+/// More fragments follow, in IPv4's word of flags and offset (RFC 791 section 3.1).
+pub const MORE_V4: u16 = 0x2000;
+/// More fragments follow, in IPv6's (RFC 8200 section 4.5).
+pub const MORE_V6: u16 = 1;
+
 /// Extension headers that are looked through: the seven that RFC 8200 section 4.1 has a place for. The
 /// bound is what lets the verifier see an end.
 pub const EXTENSIONS_MAX: u32 = 7;

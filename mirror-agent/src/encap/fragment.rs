@@ -10,15 +10,7 @@ use super::{
 };
 
 /// Bytes of the longest header in front of a part of a frame.
-pub const HEADER_MAX: usize = LINK_MAX + FRAGMENT_LEN + HEADERS_LEN;
-
-/// Bytes of an IPv6 fragment header (RFC 8200 section 4.5).
-const FRAGMENT_LEN: usize = 8;
-
-/// More fragments follow, in IPv4's word of flags and offset (RFC 791 section 3.1).
-const MORE_V4: u16 = 0x2000;
-/// More fragments follow, in IPv6's (RFC 8200 section 4.5).
-const MORE_V6: u16 = 1;
+pub const HEADER_MAX: usize = LINK_MAX + ip::FRAGMENT_LEN + HEADERS_LEN;
 
 /// An IP packet with its Ethernet header: the headers, and which part of the frame follows them.
 #[derive(Clone, Debug)]
@@ -92,7 +84,7 @@ impl Iterator for Packets<'_> {
         let mut room = self.mtu - version.header_len();
         let is_whole = self.total <= room;
         if version == Version::V6 && !is_whole {
-            room -= FRAGMENT_LEN;
+            room -= ip::FRAGMENT_LEN;
         }
         // All but the last carry a multiple of 8 bytes: offsets count in these.
         let length = if left > room { room & !7 } else { left };
@@ -108,7 +100,7 @@ impl Iterator for Packets<'_> {
             Version::V4 => {
                 // The template's 'do not fragment' holds for what is whole.
                 let dont = if is_whole { u16::from_be_bytes([packet[6], packet[7]]) } else { 0 };
-                let flags = dont | if has_more { MORE_V4 } else { 0 } | (self.done / 8) as u16;
+                let flags = dont | if has_more { ip::MORE_V4 } else { 0 } | (self.done / 8) as u16;
                 packet[2..4].copy_from_slice(&((version.header_len() + length) as u16).to_be_bytes());
                 packet[4..6].copy_from_slice(&(self.id as u16).to_be_bytes());
                 packet[6..8].copy_from_slice(&flags.to_be_bytes());
@@ -116,16 +108,16 @@ impl Iterator for Packets<'_> {
                 packet[10..12].copy_from_slice(&checksum.to_be_bytes());
             }
             Version::V6 => {
-                let extension = if is_whole { 0 } else { FRAGMENT_LEN };
+                let extension = if is_whole { 0 } else { ip::FRAGMENT_LEN };
                 packet[4..6].copy_from_slice(&((extension + length) as u16).to_be_bytes());
                 if !is_whole {
                     packet[6] = ip::FRAGMENT;
-                    let offset = self.done as u16 | if has_more { MORE_V6 } else { 0 };
-                    let fragment = &mut packet[version.header_len()..][..FRAGMENT_LEN];
+                    let offset = self.done as u16 | if has_more { ip::MORE_V6 } else { 0 };
+                    let fragment = &mut packet[version.header_len()..][..ip::FRAGMENT_LEN];
                     fragment[0] = ip::UDP;
                     fragment[2..4].copy_from_slice(&offset.to_be_bytes());
                     fragment[4..8].copy_from_slice(&self.id.to_be_bytes());
-                    header_len += FRAGMENT_LEN;
+                    header_len += ip::FRAGMENT_LEN;
                 }
             }
         }

@@ -14,10 +14,8 @@ use super::{
 pub const ETHERNET_LEN: usize = ethernet::HEADER_LEN as usize;
 /// Bytes of an IPv4 header with no options.
 pub const IPV4_LEN: usize = 20;
-/// Bytes of an IPv6 header with no extension.
-pub const IPV6_LEN: usize = 40;
 /// Bytes of the longest template.
-pub const LINK_MAX: usize = ETHERNET_LEN + IPV6_LEN;
+pub const LINK_MAX: usize = ETHERNET_LEN + ip::V6_HEADER_LEN;
 
 /// Every IPv4 link takes packets of this size (RFC 791 section 3.2).
 const MTU_MIN_V4: usize = 68;
@@ -54,7 +52,7 @@ impl Version {
     pub const fn header_len(self) -> usize {
         match self {
             Self::V4 => IPV4_LEN,
-            Self::V6 => IPV6_LEN,
+            Self::V6 => ip::V6_HEADER_LEN,
         }
     }
 
@@ -212,7 +210,7 @@ impl Outer {
     /// RFC 8200 section 8.1: over a pseudo-header and the datagram. 0 is sent as all ones, because 0 says
     /// that there is none.
     fn udp_checksum(&self, headers: &[u8; HEADERS_LEN], frame: [&[u8]; 2]) -> u16 {
-        let addresses = &self.link[ETHERNET_LEN + 8..ETHERNET_LEN + IPV6_LEN];
+        let addresses = &self.link[ETHERNET_LEN + 8..ETHERNET_LEN + ip::V6_HEADER_LEN];
         // At most 65,535: `packets` has looked.
         let length = (HEADERS_LEN + frame[0].len() + frame[1].len()) as u16;
         let sum = Sum::new().with(addresses).with_number(length).with_number(u16::from(ip::UDP));

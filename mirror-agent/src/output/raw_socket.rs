@@ -254,6 +254,14 @@ impl RawSocket {
         Ok(address(&probe)? != address(&self.socket)?)
     }
 
+    /// Looks at reported errors with one batch in [`BATCHES_PER_LOOK`], whichever way the batches go.
+    pub fn count_batch(&mut self, counters: &OutputCounters) {
+        self.batches += 1;
+        if self.batches >= BATCHES_PER_LOOK {
+            self.take_reported_errors(counters);
+        }
+    }
+
     /// Counts the errors that the network has reported since the last call. They say nothing of the
     /// datagrams that follow, and a raw socket's send calls do not return them (`raw_sendmsg` in
     /// net/ipv4/raw.c): a sensor that refuses costs no frame.
@@ -334,10 +342,7 @@ impl Output for RawSocket {
         if self.address_changes.load(Ordering::Relaxed) != self.changes_seen {
             self.follow_address();
         }
-        self.batches += 1;
-        if self.batches >= BATCHES_PER_LOOK {
-            self.take_reported_errors(counters);
-        }
+        self.count_batch(counters);
         let mut iovecs = ArrayVec::<Pieces, BATCH>::new();
         for (frame, headers) in frames.iter().zip(self.headers.iter_mut()) {
             *headers = self.encapsulation.headers(frame.header.flow_hash, frame.captured_len());

@@ -47,9 +47,6 @@ const NEXT_FRAME_TIME: Duration = Duration::from_millis(5);
 /// How often AF_XDP is tried again where a packet socket is in use.
 const XSK_PERIOD: Duration = Duration::from_secs(10);
 
-/// Batches between two looks at the errors that the network reported.
-const BATCHES_PER_LOOK: u32 = 64;
-
 /// Datagrams in a row that were not seen, before that is worth telling.
 const UNSEEN_TO_TELL: u32 = 4;
 
@@ -81,7 +78,6 @@ pub struct SensorOutput {
     refusal: Option<(Refusal, u32)>,
     ids: Ids,
     story: Story,
-    batches: u32,
 }
 
 /// A way past the host's stack.
@@ -130,7 +126,6 @@ impl SensorOutput {
             refusal: None,
             ids: Ids::new(ring, rings, start),
             story: Story::default(),
-            batches: 0,
         })
     }
 
@@ -379,11 +374,7 @@ impl SensorOutput {
         if self.delivery.transmit == Transmit::Udp {
             return self.raw.send(frames, counters);
         }
-        self.batches += 1;
-        if self.batches >= BATCHES_PER_LOOK {
-            self.batches = 0;
-            self.raw.take_reported_errors(counters);
-        }
+        self.raw.count_batch(counters);
         if self.raw.has_shorter_path() {
             self.raw.note_path();
             self.learner.put_off(now, Duration::ZERO, self.raw.address_changes());

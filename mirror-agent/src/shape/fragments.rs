@@ -7,20 +7,14 @@ use mirror_common::{
     checksum::Sum,
     ip,
     record::{ChecksumPlace, RecordHeader},
+    udp,
 };
 
 use super::{
     HEAD_MAX, Piece,
-    layers::{self, Goal, Layer, Layers, UDP_LEN},
+    layers::{self, Goal, Layer, Layers},
     patch::{self, Wire},
 };
-
-/// Bytes of an IPv6 fragment header (RFC 8200 section 4.5).
-const FRAGMENT_LEN: usize = 8;
-/// More fragments follow, in IPv4's word of flags and offset (RFC 791 section 3.1).
-const MORE_V4: u16 = 0x2000;
-/// More fragments follow, in IPv6's (RFC 8200 section 4.5).
-const MORE_V6: u16 = 1;
 
 /// The fragments of a datagram.
 #[derive(Clone, Debug)]
@@ -48,12 +42,12 @@ impl Fragments {
         let first = layers.list.first()?.at();
         let fragment_len = match *layers.list.last()? {
             Layer::V4 { .. } => 0,
-            Layer::V6 { .. } => FRAGMENT_LEN,
+            Layer::V6 { .. } => ip::FRAGMENT_LEN,
             Layer::Udp { .. } | Layer::Gre { .. } => return None,
         };
         let is_understood = size > 0
             && datagram.len() > size
-            && layers.at + fragment_len + UDP_LEN <= HEAD_MAX
+            && layers.at + fragment_len + udp::HEADER_LEN <= HEAD_MAX
             && frame.len() + fragment_len - first <= usize::from(u16::MAX)
             && (fragment_len == 0 || !layers.is_routed && layers.fragment_at == layers.at);
         if !is_understood {
@@ -95,24 +89,24 @@ impl Fragments {
         if let Layer::V6 { .. } = innermost {
             let next = head[self.layers.next_header];
             head[self.layers.next_header] = ip::FRAGMENT;
-            let place = units << 3 | if is_last { 0 } else { MORE_V6 };
-            let fragment = &mut head[udp..udp + FRAGMENT_LEN];
+            let place = units << 3 | if is_last { 0 } else { ip::MORE_V6 };
+            let fragment = &mut head[udp..udp + ip::FRAGMENT_LEN];
             fragment[..2].copy_from_slice(&[next, 0]);
             fragment[2..4].copy_from_slice(&place.to_be_bytes());
             fragment[4..].copy_from_slice(&self.id.to_be_bytes());
-            head_len += FRAGMENT_LEN;
+            head_len += ip::FRAGMENT_LEN;
         } else {
-            let place = units | if is_last { 0 } else { MORE_V4 };
+            let place = units | if is_last { 0 } else { ip::MORE_V4 };
             let at = innermost.at() + 6;
             head[at..at + 2].copy_from_slice(&place.to_be_bytes());
         }
         let mut start = udp + offset;
         let end = if is_last { frame.len() } else { start + self.size };
         if number == 0 {
-            head[head_len..head_len + UDP_LEN].copy_from_slice(&frame[udp..udp + UDP_LEN]);
-            head[head_len + 6..head_len + UDP_LEN].copy_from_slice(&self.checksum.to_be_bytes());
-            head_len += UDP_LEN;
-            start += UDP_LEN;
+            head[head_len..head_len + udp::HEADER_LEN].copy_from_slice(&frame[udp..udp + udp::HEADER_LEN]);
+            head[head_len + 6..head_len + udp::HEADER_LEN].copy_from_slice(&self.checksum.to_be_bytes());
+            head_len += udp::HEADER_LEN;
+            start += udp::HEADER_LEN;
         }
         let body = start..end;
         let sum = if self.sums_body { Sum::new().with(&frame[body.clone()]) } else { Sum::new() };
@@ -125,7 +119,7 @@ impl Fragments {
 /// Of the whole datagram at `udp`.
 fn checksum(frame: &[u8], ip: Layer, udp: usize) -> u16 {
     let length = (frame.len() - udp) as u16;
-    let (before, after) = (&frame[udp..udp + 6], &frame[udp + UDP_LEN..]);
+    let (before, after) = (&frame[udp..udp + 6], &frame[udp + udp::HEADER_LEN..]);
     let sum = patch::pseudo(frame, ip, ip::UDP).with_number(length).with(before).with(after);
     patch::not_zero(sum.checksum())
 }

@@ -6,14 +6,10 @@
 //! the one is taken that leads to the transport header whose place the kernel told.
 
 use arrayvec::ArrayVec;
-use mirror_common::{bytes::Bytes as _, ethernet, ip};
+use mirror_common::{bytes::Bytes as _, ethernet, ip, udp};
 
 use super::HEAD_MAX;
 
-/// Bytes of an IPv6 header without extensions.
-pub const IPV6_LEN: usize = 40;
-/// Bytes of a UDP header.
-pub const UDP_LEN: usize = 8;
 /// Bytes of a TCP header without options.
 pub const TCP_LEN: usize = 20;
 
@@ -170,18 +166,18 @@ impl Walk<'_> {
     }
 
     fn v6(&mut self, at: usize) -> Option<()> {
-        if self.byte(at)? >> 4 != 6 || at + IPV6_LEN > self.frame.len() {
+        if self.byte(at)? >> 4 != 6 || at + ip::V6_HEADER_LEN > self.frame.len() {
             return None;
         }
         self.push(Layer::V6 { at })?;
         let payload = usize::from(self.half(at + 4)?);
-        self.layers.end = self.end(at + IPV6_LEN, payload);
+        self.layers.end = self.end(at + ip::V6_HEADER_LEN, payload);
         self.layers.is_routed = false;
         // The kernel's ip6_find_1stfragopt(): the fragment header goes behind hop-by-hop options and routing,
         // and behind destination options that no routing header precedes.
         let mut is_repeated = true;
         let mut next_header = at + 6;
-        let mut at = at + IPV6_LEN;
+        let mut at = at + ip::V6_HEADER_LEN;
         self.layers.next_header = next_header;
         self.layers.fragment_at = at;
         for _ in 0..=ip::EXTENSIONS_MAX {
@@ -259,7 +255,7 @@ impl Walk<'_> {
         self.push(Layer::Udp { at })?;
         let before = self.layers.clone();
         for try_tunnel in [Self::vxlan, Self::geneve, Self::ip] {
-            if try_tunnel(self, at + UDP_LEN).is_some() {
+            if try_tunnel(self, at + udp::HEADER_LEN).is_some() {
                 return Some(());
             }
             self.layers.clone_from(&before);

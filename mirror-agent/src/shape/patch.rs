@@ -2,7 +2,7 @@
 
 use mirror_common::{checksum::Sum, ip};
 
-use super::layers::{IPV6_LEN, Layer};
+use super::layers::Layer;
 
 /// A wire frame under way: its headers, and what is known of the bytes that follow.
 pub struct Wire<'a> {
@@ -65,7 +65,7 @@ impl Wire<'_> {
                     let checksum = Sum::new().with(&self.head[at..at + header_len]).checksum();
                     self.set(at + 10, checksum);
                 }
-                Layer::V6 { at } => self.set(at + 4, self.len_from(at + IPV6_LEN)),
+                Layer::V6 { at } => self.set(at + 4, self.len_from(at + ip::V6_HEADER_LEN)),
                 Layer::Udp { at } => {
                     let length = self.len_from(at);
                     self.set(at + 4, length);
@@ -93,7 +93,7 @@ impl Wire<'_> {
 pub fn pseudo(head: &[u8], layer: Layer, protocol: u8) -> Sum {
     let addresses = match layer {
         Layer::V4 { at, .. } => &head[at + 12..at + 20],
-        Layer::V6 { at } => &head[at + 8..at + IPV6_LEN],
+        Layer::V6 { at } => &head[at + 8..at + ip::V6_HEADER_LEN],
         Layer::Udp { .. } | Layer::Gre { .. } => &[],
     };
     Sum::new().with(addresses).with_number(u16::from(protocol))

@@ -8,11 +8,12 @@ use mirror_common::{
     checksum::Sum,
     ip,
     record::{ChecksumPlace, Segmentation},
+    udp,
 };
 
 use super::{
     HEAD_MAX, Piece,
-    layers::{self, Goal, Layers, TCP_LEN, UDP_LEN},
+    layers::{self, Goal, Layers, TCP_LEN},
     patch::{self, Wire},
 };
 
@@ -56,7 +57,7 @@ impl Segments {
         let innermost = *layers.list.last()?;
         let header = frame.get(layers.at..)?;
         let (header_len, field) = if protocol == ip::UDP {
-            (UDP_LEN, UDP_CHECKSUM)
+            (udp::HEADER_LEN, UDP_CHECKSUM)
         } else {
             let header_len = usize::from(*header.get(12)? >> 4) * 4;
             if header_len < TCP_LEN {
