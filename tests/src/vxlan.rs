@@ -1,6 +1,8 @@
 //! VXLAN, RFC 7348 section 5, written apart from the agent's.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::host::Host;
 
@@ -30,10 +32,17 @@ pub fn send(host: &Host, destination: &str, payloads: Vec<(u16, Vec<u8>)>) {
     host.within(move || {
         let mut sockets = std::collections::HashMap::new();
         for (port, payload) in payloads {
-            let socket = sockets
-                .entry(port)
-                .or_insert_with(|| UdpSocket::bind(("0.0.0.0", port)).expect("cannot bind"));
+            let socket = sockets.entry(port).or_insert_with(|| bind(port).expect("cannot bind"));
             socket.send_to(&payload, &*destination).expect("cannot send");
         }
     });
+}
+
+/// A command that another test starts has a copy of every socket until it executes its program, and so may still
+/// have the port of one that was just closed here: the port is shared with it.
+fn bind(port: u16) -> std::io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+    Ok(socket.into())
 }
