@@ -51,6 +51,12 @@ pub struct MirrorArgs {
     /// Which way frames cross the interface
     #[arg(long, value_enum, value_name = "WAY", default_value_t = Direction::Both, conflicts_with = "read")]
     pub direction: Direction,
+    /// Where the kernel program sits
+    #[arg(long, value_enum, value_name = "PLACE", default_value_t = Hook::Tc, conflicts_with = "read")]
+    pub hook: Hook,
+    /// Where frames are encapsulated
+    #[arg(long, value_enum, value_name = "PLACE", default_value_t = Mode::Ring, conflicts_with = "read")]
+    pub mode: Mode,
     /// Sensor to send to: an address or a name, and a UDP port, 4789 unless given; an IPv6 address with a
     /// port goes in brackets: [fd00::2]:4789 [default: 127.0.0.1]
     #[arg(short, long, value_name = "HOST[:PORT]")]
@@ -85,9 +91,9 @@ pub struct MirrorArgs {
     /// Report at the end: text on standard error, json on standard output (on standard error with -w -)
     #[arg(long, value_enum, value_name = "FORM", default_value_t = ReportForm::Text)]
     pub report: ReportForm,
-    /// Bytes of each ring between kernel and agent: a power of two from 128KiB to 1GiB
-    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = ring_size, conflicts_with = "read")]
-    pub ring_size: u32,
+    /// Bytes of each ring between kernel and agent: a power of two from 128KiB to 1GiB [default: 16MiB]
+    #[arg(long, value_name = "BYTES", value_parser = ring_size, conflicts_with = "read")]
+    pub ring_size: Option<u32>,
     /// Processors for the sending threads, one thread and ring each: 0,2-3 [default: half of them, at most
     /// 4, from the last]; a replay and -w have one thread, on the first of them
     #[arg(long, value_name = "LIST", value_parser = cpu_list)]
@@ -142,6 +148,24 @@ pub enum Direction {
     Ingress,
     /// What the host sends
     Egress,
+}
+
+/// `--hook`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Hook {
+    /// On the interface's traffic control hooks: what the host receives and what it sends
+    Tc,
+    /// In front of the host's stack: what the host receives, also where a firewall drops it
+    Xdp,
+}
+
+/// `--mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// In the agent: what is sent is in order in both directions together
+    Ring,
+    /// In the kernel, on the processor that a frame comes by: no thread has to keep up
+    Redirect,
 }
 
 /// `--report`

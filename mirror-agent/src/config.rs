@@ -9,7 +9,7 @@ use std::{
 use mirror_common::{record::Direction, vxlan};
 
 use crate::{
-    cli::{self, Attach, MirrorArgs, Oversize, PacingArgs, ReportForm, Transmit},
+    cli::{self, Attach, Hook, MirrorArgs, Mode, Oversize, PacingArgs, ReportForm, Transmit},
     output::pcapng,
     source::{capture::STDIN, replay::pace::Pacing},
 };
@@ -53,6 +53,10 @@ pub struct Live {
     pub ifaces: Vec<String>,
     /// One or both.
     pub directions: Vec<Direction>,
+    /// Where the kernel program sits.
+    pub hook: Hook,
+    /// Where frames are encapsulated.
+    pub mode: Mode,
     /// Bytes of each ring: a power of two. There are as many rings as processors.
     pub ring_size: u32,
     /// How to attach.
@@ -108,6 +112,9 @@ pub struct Sensor {
 const DEFAULT_DEST: &str = "127.0.0.1";
 const DEFAULT_VNI: u32 = 4242;
 
+/// Bytes of a ring unless told otherwise: what stays in a processor's last-level cache.
+const RING_SIZE: u32 = 16 << 20;
+
 impl Config {
     /// Checks what the user typed against itself and against this machine's processors.
     ///
@@ -131,14 +138,13 @@ impl Config {
             if let Some(option) = of_replay(&args) {
                 return Err(format!("{option} is for replaying captures (--read), and --iface is not one"));
             }
+            check_mode(&args)?;
             Source::Live(Live {
+                directions: directions(&args)?,
                 ifaces: interfaces(args.ifaces)?,
-                directions: match args.direction {
-                    cli::Direction::Both => Direction::ALL.to_vec(),
-                    cli::Direction::Ingress => vec![Direction::Ingress],
-                    cli::Direction::Egress => vec![Direction::Egress],
-                },
-                ring_size: args.ring_size,
+                hook: args.hook,
+                mode: args.mode,
+                ring_size: args.ring_size.unwrap_or(RING_SIZE),
                 attach: args.attach,
             })
         } else {
@@ -180,6 +186,35 @@ fn output(args: &MirrorArgs) -> Result<Output, String> {
     }
     let outer = if args.write_outer { Some(sensor()?) } else { None };
     Ok(Output::File { path: path.clone(), outer })
+}
+
+fn directions(args: &MirrorArgs) -> Result<Vec<Direction>, String> {
+    match (args.direction, args.hook) {
+        (cli::Direction::Egress, Hook::Xdp) => {
+            Err("--hook xdp sees what the host receives only: --direction egress needs --hook tc".into())
+        }
+        (cli::Direction::Ingress, _) | (cli::Direction::Both, Hook::Xdp) => Ok(vec![Direction::Ingress]),
+        (cli::Direction::Both, Hook::Tc) => Ok(Direction::ALL.to_vec()),
+        (cli::Direction::Egress, Hook::Tc) => Ok(vec![Direction::Egress]),
+    }
+}
+
+/// In redirect mode nothing comes to the agent.
+fn check_mode(args: &MirrorArgs) -> Result<(), String> {
+    if args.mode == Mode::Ring {
+        return Ok(());
+    }
+    let in_vain = [
+        ("--hook xdp", args.hook == Hook::Xdp),
+        ("--write", args.write.is_some()),
+        ("--transmit", args.transmit != Transmit::Auto),
+        ("--ring-size", args.ring_size.is_some()),
+        ("--cpu", args.cpu.is_some()),
+    ];
+    match in_vain.into_iter().find(|(_, is_given)| *is_given) {
+        Some((option, _)) => Err(format!("{option} is for --mode ring: leave one of the two out")),
+        None => Ok(()),
+    }
 }
 
 fn interfaces(names: Vec<String>) -> Result<Vec<String>, String> {
@@ -295,6 +330,22 @@ mod tests {
     fn live_traffic_has_no_pace() {
         for line in ["-i eth0 --pps 3", "-i eth0 --topspeed", "-i eth0 --loop 2", "-i eth0 --speed 1"] {
             assert!(config(line).unwrap_err().contains("--read"), "{line}");
+        }
+    }
+
+    #[test]
+    fn xdp_sees_one_direction() {
+        let Source::Live(live) = config("-i eth0 --hook xdp").unwrap().source else { panic!("live") };
+        assert_eq!(live.directions, [Direction::Ingress]);
+        assert!(config("-i eth0 --hook xdp --direction egress").unwrap_err().contains("--hook tc"));
+    }
+
+    #[test]
+    fn nothing_comes_to_the_agent_in_redirect_mode() {
+        assert!(config("-i eth0 --mode redirect").is_ok());
+        for option in ["--hook xdp", "-w a.pcapng", "--transmit udp", "--ring-size 1MiB", "--cpu 0"] {
+            let line = format!("-i eth0 --mode redirect {option}");
+            assert!(config(&line).unwrap_err().contains("--mode ring"), "{line}");
         }
     }
 
