@@ -26,7 +26,7 @@ use self::{origin::Origin, progress::Progress, signals::Signals, start::Start};
 use crate::{
     config::{Config, Output as Destination, Source},
     console,
-    kernel::support,
+    kernel::support::Support,
     ledger::OutputCounters,
     links::Links,
     names::Names,
@@ -55,14 +55,15 @@ const SAME_REQUEST: Duration = Duration::from_secs(1);
 pub fn run(config: Config) -> Result<()> {
     let is_live = matches!(config.source, Source::Live(_));
     privileges::require(is_live, matches!(config.output, Destination::Sensor(..)))?;
-    if is_live {
-        support::require()?;
+    let support = if is_live { Some(Support::probe()?) } else { None };
+    if let Some(support) = &support {
+        support.require_live()?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the control plane")?;
-    let result = match runtime.block_on(mirror(config)) {
+    let result = match runtime.block_on(mirror(config, support)) {
         // Who closes the pipe before anything came has seen enough as well.
         Err(error) if is_broken_pipe(&error) => Ok(()),
         result => result,
@@ -72,7 +73,7 @@ pub fn run(config: Config) -> Result<()> {
     result
 }
 
-async fn mirror(config: Config) -> Result<()> {
+async fn mirror(config: Config, support: Option<Support>) -> Result<()> {
     let mut signals = Signals::new()?;
     if let Source::Replay(replay) = &config.source {
         start::check_readable(replay)?;
@@ -89,7 +90,7 @@ async fn mirror(config: Config) -> Result<()> {
         },
         None => None,
     };
-    let start = Start { config: &config, links: &links, names: Names::default(), sensor: address };
+    let start = Start { config: &config, links: &links, names: Names::default(), sensor: address, support };
     let run = match &config.output {
         Destination::Sensor(sensor, delivery) => start.sending_to(sensor.vni, *delivery).await?,
         Destination::File { path, outer } => {

@@ -17,7 +17,7 @@ use std::{
 use link::{Link, VnetHeader};
 use mirror_agent::{
     cli::Attach,
-    kernel::{hooks::Hooks, load, skb_layout},
+    kernel::{hooks::Hooks, load, skb_layout, support::Support},
     links::Links,
     names::Names,
     source::Batch,
@@ -80,8 +80,8 @@ fn watch(
                 load::load(&settings, RING).unwrap();
             let both = Direction::ALL.to_vec();
             let netlink = links.handle.clone();
-            let mut hooks =
-                Hooks::new(ebpf, counters, own_paths, both, Attach::Auto, netlink, Names::default());
+            let hook = Support::probe().unwrap().tc_hook(Attach::Auto).unwrap();
+            let mut hooks = Hooks::new(ebpf, counters, own_paths, both, hook, netlink, Names::default());
             hooks.attach(&link).await.unwrap();
             work();
             hooks.detach_all().await;

@@ -9,7 +9,6 @@ use aya::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         tc::{SchedClassifierLinkId, TcAttachOptions},
     },
-    sys::SyscallError,
 };
 use mirror_common::{counters::HookCounters, record::Direction};
 use rtnetlink::Handle;
@@ -19,8 +18,9 @@ use super::{
     clsact,
     counters::Counters,
     own_paths::OwnPaths,
+    support::TcHook,
 };
-use crate::{cli::Attach, links::Link, names::Names};
+use crate::{links::Link, names::Names};
 
 /// The programs' names, in the order of [`Direction::ALL`].
 pub const PROGRAMS: [&str; 2] = ["mirror_ingress", "mirror_egress"];
@@ -40,7 +40,7 @@ pub struct Hooks {
     counters: Counters,
     own_paths: OwnPaths,
     directions: Vec<Direction>,
-    attach: Attach,
+    hook: TcHook,
     netlink: Handle,
     attached: BTreeMap<u32, Attached>,
     names: Names,
@@ -76,11 +76,11 @@ impl Hooks {
         counters: Counters,
         own_paths: OwnPaths,
         directions: Vec<Direction>,
-        attach: Attach,
+        hook: TcHook,
         netlink: Handle,
         names: Names,
     ) -> Self {
-        Self { ebpf, counters, own_paths, directions, attach, netlink, attached: BTreeMap::new(), names }
+        Self { ebpf, counters, own_paths, directions, hook, netlink, attached: BTreeMap::new(), names }
     }
 
     /// Whether an interface of this name is being mirrored.
@@ -143,24 +143,14 @@ impl Hooks {
     fn attach_direction(&mut self, link: &Link, direction: Direction, attached: &mut Attached) -> Result<()> {
         let name = &link.name;
         let program = program(&mut self.ebpf, direction)?;
-        if self.attach != Attach::Clsact {
+        if self.hook == TcHook::Tcx {
             // First: a program that ends the chain must not hide frames from the mirror.
             let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-            match program.attach_with_options(name, attach_type(direction), first) {
-                Ok(id) => {
-                    attached.links.push((direction, id));
-                    return Ok(());
-                }
-                // What a kernel says that does not know this kind of hook.
-                Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
-                    if self.attach == Attach::Auto && io_error.raw_os_error() == Some(libc::EINVAL) =>
-                {
-                    log::info!("this kernel has no TCX hooks: using a clsact filter on {name}");
-                }
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot attach to {name}"));
-                }
-            }
+            let id = program
+                .attach_with_options(name, attach_type(direction), first)
+                .with_context(|| format!("cannot attach to {name}"))?;
+            attached.links.push((direction, id));
+            return Ok(());
         }
         attached.owns_qdisc |=
             clsact::add_qdisc(name).with_context(|| format!("cannot add a clsact qdisc to {name}"))?;

@@ -1,29 +1,95 @@
-//! What this kernel can do: probed, never guessed from its version.
+//! What this kernel can do, in one place: probed, never guessed from its version. What the agent does with it is
+//! chosen here too, or refused with the reason.
 
-use anyhow::{Context as _, Result, bail};
-use aya::{
-    maps::MapType,
-    programs::ProgramType,
-    sys::{is_map_supported, is_program_supported},
-};
+mod ability;
+mod ring;
+mod tc;
+mod tcx;
 
-/// Checks that the kernel has what nothing works without.
-///
-/// # Errors
-///
-/// Names what is missing and since when Linux has it.
-pub fn require() -> Result<()> {
-    let program = is_program_supported(ProgramType::SchedClassifier)
-        .context("cannot find out which BPF programs this kernel takes")?;
-    if !program {
-        bail!(
-            "this kernel takes no BPF programs on its TC hooks: it needs CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_ACT"
-        );
+use anyhow::Result;
+
+pub use self::ability::Ability;
+use crate::cli::Attach;
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Support {
+    /// Programs on the TC hooks.
+    pub tc: Ability,
+    /// Their ring buffer to the agent.
+    pub ring: Ability,
+    /// TC hooks that hold programs by bpf_link.
+    pub tcx: Ability,
+}
+
+/// The kind of TC hook that programs are attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcHook {
+    /// TCX: the kernel takes the program away when the agent is gone.
+    Tcx,
+    /// A filter under the clsact qdisc.
+    Clsact,
+}
+
+impl Support {
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer: most often because the process has not the right to ask.
+    pub fn probe() -> Result<Self> {
+        Ok(Self { tc: tc::probe()?, ring: ring::probe()?, tcx: tcx::probe()? })
     }
-    let ring =
-        is_map_supported(MapType::RingBuf).context("cannot find out which BPF maps this kernel has")?;
-    if !ring {
-        bail!("this kernel has no BPF ring buffer: it came with Linux 5.8, use 5.10 or newer");
+
+    /// Checks that there is what nothing live works without.
+    ///
+    /// # Errors
+    ///
+    /// Names what is missing and since when Linux has it.
+    pub fn require_live(&self) -> Result<()> {
+        self.tc.require()?;
+        self.ring.require()
     }
-    Ok(())
+
+    /// The kind of TC hook to use where `wanted` is asked for.
+    ///
+    /// # Errors
+    ///
+    /// It is one that the kernel has not.
+    pub fn tc_hook(&self, wanted: Attach) -> Result<TcHook> {
+        match wanted {
+            Attach::Clsact => Ok(TcHook::Clsact),
+            Attach::Auto if !self.tcx.is_there() => {
+                log::info!("{}", self.tcx);
+                Ok(TcHook::Clsact)
+            }
+            Attach::Auto | Attach::Tcx => self.tcx.require().map(|()| TcHook::Tcx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn kernel(has_tcx: bool) -> Support {
+        let there = |name| Ability::new(name, true, "");
+        Support { tc: there("TC"), ring: there("ring"), tcx: Ability::new("TCX hooks", has_tcx, "too old") }
+    }
+
+    #[test]
+    fn tcx_is_preferred_where_there_is_a_choice() {
+        assert_eq!(kernel(true).tc_hook(Attach::Auto).unwrap(), TcHook::Tcx);
+        assert_eq!(kernel(true).tc_hook(Attach::Clsact).unwrap(), TcHook::Clsact);
+        assert_eq!(kernel(true).tc_hook(Attach::Tcx).unwrap(), TcHook::Tcx);
+    }
+
+    #[test]
+    fn clsact_stands_in_for_tcx_unless_that_is_insisted_on() {
+        assert_eq!(kernel(false).tc_hook(Attach::Auto).unwrap(), TcHook::Clsact);
+        assert_eq!(kernel(false).tc_hook(Attach::Clsact).unwrap(), TcHook::Clsact);
+        let refusal = kernel(false).tc_hook(Attach::Tcx).unwrap_err();
+        assert_eq!(refusal.to_string(), "this kernel has no TCX hooks: too old");
+    }
 }

@@ -24,7 +24,7 @@ use crate::{
     config::{self, Config, Delivery, Source as From},
     console::notice,
     encap::outer::Version,
-    kernel::{hooks::Hooks, load, own_paths::OwnPaths, skb_layout},
+    kernel::{hooks::Hooks, load, own_paths::OwnPaths, skb_layout, support::Support},
     ledger::OutputCounters,
     limit::Limit,
     links::{Link, Links},
@@ -59,6 +59,8 @@ pub struct Start<'a> {
     pub names: Names,
     /// Whom datagrams are for, sent or written.
     pub sensor: Option<SocketAddr>,
+    /// What the kernel can do, where the source is live.
+    pub support: Option<Support>,
 }
 
 /// What the output asks of the source.
@@ -158,6 +160,8 @@ impl Start<'_> {
         B: FnOnce() -> Result<Vec<O>>,
     {
         let wanted = find(&live.ifaces, &self.links.all().await?)?;
+        let support = self.support.as_ref().context("the kernel was not asked what it can do")?;
+        let hook = support.tc_hook(live.attach)?;
         let settings = Settings {
             rings: self.config.cpus.len() as u32,
             // At most FRAME_MAX, which has 17 bits.
@@ -175,7 +179,7 @@ impl Start<'_> {
             counters,
             own_paths,
             live.directions.clone(),
-            live.attach,
+            hook,
             self.links.handle.clone(),
             self.names.clone(),
         );
