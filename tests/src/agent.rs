@@ -72,6 +72,24 @@ impl Agent {
         agent
     }
 
+    /// As [`Agent::start`], where the agent may refuse: then how it ended.
+    ///
+    /// # Errors
+    /// It ended before it mirrored anything.
+    ///
+    /// # Panics
+    /// Where it neither mirrors nor ends in time.
+    pub fn try_start(host: &Host, arguments: &str) -> Result<Self, Outcome> {
+        let agent = Self::spawn(&mut command(host, arguments));
+        let mirrors = agent
+            .stderr
+            .wait(START, |text| text.lines().any(|line| line.starts_with("mirroring ")).then_some(()));
+        match mirrors {
+            Ok(()) => Ok(agent),
+            Err(_) => Err(agent.wait(STOP)),
+        }
+    }
+
     /// As [`Agent::start`], of the sink.
     ///
     /// # Panics

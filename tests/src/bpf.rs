@@ -132,6 +132,7 @@ pub(crate) fn load_program(
         expected_attach_type: u32,
     }
     const BPF_PROG_LOAD: i64 = 5;
+    lift_memory_lock_limit();
     let mut prog_name = [0; 16];
     prog_name[..name.len()].copy_from_slice(name.as_bytes());
     let attributes = Load {
@@ -149,6 +150,15 @@ pub(crate) fn load_program(
         expected_attach_type: attach_type,
     };
     bpf(BPF_PROG_LOAD, &attributes)
+}
+
+/// Kernels before 5.11 count programs and maps against the limit on locked memory, those of all processes of a user
+/// together: the rings of an agent are enough to use it up.
+fn lift_memory_lock_limit() {
+    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the call reads the struct that it is given. Where it fails, newer kernels do not care and older ones
+    // refuse the program.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
 }
 
 fn link(program: &OwnedFd, index: u32, direction: Direction) -> io::Result<OwnedFd> {
@@ -185,6 +195,28 @@ pub struct Attached {
 /// Where there are more than 16.
 #[must_use]
 pub fn attached(host: &Host, index: u32, direction: Direction) -> Vec<Attached> {
+    query(host, index, direction).unwrap_or_else(|error| {
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "cannot ask for TCX programs: {error}");
+        Vec::new()
+    })
+}
+
+/// Whether the kernel has TCX: whether a program can be attached there.
+///
+/// # Panics
+/// Where that fails for another reason than that it has none.
+#[must_use]
+pub fn has_tcx(host: &Host, index: u32) -> bool {
+    match ForeignProgram::attach(host, index, Direction::Ingress, Verdict::Next) {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "cannot attach to TCX: {error}");
+            false
+        }
+    }
+}
+
+fn query(host: &Host, index: u32, direction: Direction) -> io::Result<Vec<Attached>> {
     /// The start of `union bpf_attr` for BPF_PROG_QUERY.
     #[repr(C)]
     struct Query {
@@ -221,14 +253,10 @@ pub fn attached(host: &Host, index: u32, direction: Direction) -> Vec<Attached> 
         let result =
             unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<Query>()) };
         if result < 0 {
-            let error = io::Error::last_os_error();
-            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "cannot ask for TCX programs: {error}");
-            return Vec::new();
+            return Err(io::Error::last_os_error());
         }
-        (programs.into_iter().zip(links))
-            .take(query.count as usize)
-            .map(|(program, link)| Attached { program, link })
-            .collect()
+        let all = programs.into_iter().zip(links).take(query.count as usize);
+        Ok(all.map(|(program, link)| Attached { program, link }).collect())
     })
 }
 

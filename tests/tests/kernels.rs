@@ -1,0 +1,255 @@
+//! Every path through the kernel, each with the same few tests: what `cargo xtask test --kernels` shows for one kernel
+//! after the other. Where a kernel lacks something that a path needs, the agent refuses it with the reason, and
+//! only then.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mirror_tests::{
+    agent::Agent,
+    bpf::{self, Attached, Direction},
+    check::Check,
+    flows::{self, Streams},
+    frames,
+    generator::Generator,
+    lab::{Lab, MIRRORED, ROUTER, RUN, UPLINK, VXLAN_PORT},
+    lock,
+    sensor::Sensor,
+    wire,
+};
+
+/// A mode, a hook, and how it is attached where there is a choice.
+struct Path {
+    arguments: &'static str,
+    /// As the report names them.
+    mode: &'static str,
+    hook: &'static str,
+    /// Whether what the host sends is mirrored too.
+    sees_egress: bool,
+    /// Whether this kernel has all that the path needs, found out without the agent.
+    is_possible: fn(&Lab) -> bool,
+}
+
+/// A path is a module with all the tests: the table shows them by its name.
+macro_rules! paths {
+    ($($name:ident: $path:expr;)*) => {
+        $(mod $name {
+            use super::*;
+
+            const PATH: Path = $path;
+
+            #[test]
+            fn frames_arrive_unchanged_and_in_order() {
+                super::frames_arrive_unchanged_and_in_order(&PATH);
+            }
+
+            #[test]
+            fn tcp_with_offloads_on_arrives_in_segments() {
+                super::tcp_with_offloads_on_arrives_in_segments(&PATH);
+            }
+
+            #[test]
+            fn own_datagrams_are_not_mirrored() {
+                super::own_datagrams_are_not_mirrored(&PATH);
+            }
+
+            #[test]
+            fn nothing_stays() {
+                super::nothing_stays(&PATH);
+            }
+
+            #[test]
+            fn next_start_after_kill_9_leaves_nothing() {
+                super::next_start_after_kill_9_leaves_nothing(&PATH);
+            }
+        })*
+    };
+}
+
+paths! {
+    ring_tc_tcx: Path {
+        arguments: "--attach tcx",
+        mode: "ring",
+        hook: "tc",
+        sees_egress: true,
+        is_possible: |lab| bpf::has_tcx(&lab.router, lab.mirrored_index),
+    };
+    ring_tc_clsact: Path {
+        arguments: "--attach clsact",
+        mode: "ring",
+        hook: "tc",
+        sees_egress: true,
+        is_possible: |_| true,
+    };
+}
+
+impl Path {
+    /// Starts the agent with `more` arguments; nothing, with the reason, where the kernel cannot do this.
+    fn start(&self, lab: &Lab, more: &str) -> Option<Agent> {
+        let line = format!("{RUN} {} {more}", self.arguments);
+        let outcome = match Agent::try_start(&lab.router, &line) {
+            Ok(agent) => return Some(agent),
+            Err(outcome) => outcome,
+        };
+        outcome.assert_failed(1, &["this kernel"]);
+        assert!(!(self.is_possible)(lab), "refused, and the kernel can do it: {outcome}");
+        let reason = outcome.stderr.lines().find_map(|line| line.strip_prefix("mirror-agent: "));
+        println!("refused: {}", reason.unwrap());
+        None
+    }
+}
+
+/// Both ways: the ledger, what was sent, and what arrived are the same, byte for byte.
+fn frames_arrive_unchanged_and_in_order(path: &Path) {
+    const FRAMES: u64 = 2_000;
+    let _turn = lock::shared();
+    let lab = Lab::new();
+    let all = if path.sees_egress { 2 * FRAMES } else { FRAMES };
+    let sensor = Sensor::start(&lab.sensor, Check::new(0..all), |check, datagram| check.look(datagram));
+    let Some(agent) = path.start(&lab, "") else { return };
+    Generator::new("eth0").rate(5_000).send(&lab.client, 0..FRAMES);
+    Generator::new(MIRRORED).rate(5_000).through_hooks().send(&lab.router, FRAMES..2 * FRAMES);
+    let report = agent.stop_and_report();
+    let (check, totals) = sensor.finish();
+    check.assert_complete();
+    assert_eq!((&*report.mode, &*report.hook), (path.mode, path.hook));
+    assert_eq!((report.frames.seen, report.frames.sent), (all, all), "{:?}", report.frames);
+    assert_eq!((totals.datagrams, report.datagrams_sent), (all, all));
+    let bytes: usize = (0..all).map(|number| frames::frame(number).len()).sum();
+    assert_eq!(report.interface(MIRRORED).bytes, bytes as u64);
+}
+
+/// The hook sees pieces of up to 64 kB without checksums; the sensor gets every byte, in frames of the wire.
+fn tcp_with_offloads_on_arrives_in_segments(path: &Path) {
+    const BYTES: usize = 2_000_000;
+    const LONGEST: usize = 1514;
+    let _turn = lock::shared();
+    let lab = Lab::new();
+    wire::settle(&lab);
+    let sensor = Sensor::start(&lab.sensor, (Streams::default(), 0), |(streams, longest), datagram| {
+        streams.look(datagram.frame);
+        *longest = datagram.frame.len().max(*longest);
+    });
+    let Some(agent) = path.start(&lab, "") else { return };
+    // As many bytes come back as go: both hooks see super-frames.
+    let data: Vec<u8> = (0..BYTES).map(|at| (at * 7 + at / 251) as u8).collect();
+    let listener = lab.router.within(|| TcpListener::bind((ROUTER, 7777)).unwrap());
+    let echo = lab.router.thread("echo", move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut got = vec![0; BYTES];
+        stream.read_exact(&mut got).unwrap();
+        stream.write_all(&got).unwrap();
+    });
+    let sent = data.clone();
+    let returned = lab.client.within(move || {
+        let mut stream = TcpStream::connect((ROUTER, 7777)).unwrap();
+        stream.write_all(&sent).unwrap();
+        let mut returned = Vec::new();
+        stream.read_to_end(&mut returned).unwrap();
+        returned
+    });
+    echo.join().unwrap();
+    assert!(returned == data, "the originals were changed");
+    // The last acknowledgements.
+    thread::sleep(Duration::from_millis(300));
+    let report = agent.stop_and_report();
+    let ((streams, longest), totals) = sensor.finish();
+    assert_eq!(report.frames.sent, report.frames.seen, "a frame was lost: {:?}", report.frames);
+    assert_eq!(totals.datagrams, report.datagrams_sent, "a datagram was lost");
+    let expected = Some(flows::digest(&[&data]));
+    let complete = streams.chosen(|stream| stream.complete() == expected).len();
+    assert_eq!(complete, if path.sees_egress { 2 } else { 1 }, "directions that are mirrored to the byte");
+    assert!(longest <= LONGEST, "{longest} bytes in a frame");
+    assert!(report.segments > report.frames.sent, "no super-frame: {} segments", report.segments);
+}
+
+/// The interface that carries the mirror traffic is mirrored as well.
+fn own_datagrams_are_not_mirrored(path: &Path) {
+    const FRAMES: u64 = 1_000;
+    let _turn = lock::shared();
+    let lab = Lab::new();
+    let sensor = Sensor::keeping(&lab.sensor);
+    let Some(agent) = path.start(&lab, &format!("--iface {UPLINK}")) else { return };
+    Generator::new("eth0").rate(2_000).send(&lab.client, 0..FRAMES);
+    let report = agent.stop_and_report();
+    let (received, totals) = sensor.finish();
+    let echoes = received.iter().filter(|frame| is_mirror_traffic(frame)).count();
+    assert_eq!(echoes, 0, "echoes");
+    let is_sent = |number| number < FRAMES;
+    let crafted = received.iter().filter(|frame| frames::index_of(frame).is_some_and(is_sent)).count();
+    assert_eq!(crafted as u64, FRAMES);
+    assert_eq!(totals.datagrams, report.frames.sent, "address resolution counts, and nothing is lost");
+    if path.sees_egress {
+        assert_eq!(report.frames.own, report.datagrams_sent, "each passed the hook: {:?}", report.frames);
+    }
+}
+
+/// An IPv4 datagram without options to the VXLAN port, which no crafted frame is.
+fn is_mirror_traffic(frame: &[u8]) -> bool {
+    frame.len() > 42
+        && frame[12..14] == [0x08, 0]
+        && frame[23] == 17
+        && frame[36..38] == VXLAN_PORT.to_be_bytes()
+}
+
+fn nothing_stays(path: &Path) {
+    let _turn = lock::shared();
+    let lab = Lab::new();
+    let before = Trace::of(&lab);
+    let Some(agent) = path.start(&lab, "") else { return };
+    assert_ne!(Trace::of(&lab), before, "the agent is not to be seen at all");
+    let _ = agent.stop_and_report();
+    Trace::assert_gone(&lab, &before);
+}
+
+fn next_start_after_kill_9_leaves_nothing(path: &Path) {
+    let _turn = lock::shared();
+    let lab = Lab::new();
+    let before = Trace::of(&lab);
+    let Some(agent) = path.start(&lab, "") else { return };
+    agent.signal(libc::SIGKILL);
+    let _ = agent.wait(Duration::from_secs(10));
+    let _ = path.start(&lab, "").expect("possible the first time").stop_and_report();
+    Trace::assert_gone(&lab, &before);
+}
+
+/// What an agent may leave on a host: programs, filters, queueing disciplines, devices.
+#[derive(Debug, PartialEq, Eq)]
+struct Trace {
+    tcx: Vec<Vec<Attached>>,
+    shown: Vec<String>,
+}
+
+impl Trace {
+    fn of(lab: &Lab) -> Self {
+        let router = &lab.router;
+        let links = router.ip("-j link show");
+        let links: serde_json::Value = serde_json::from_str(&links).unwrap();
+        let mut tcx = Vec::new();
+        let mut shown: Vec<String> = ["ip -d link show", "tc qdisc show"].map(|line| router.run(line)).into();
+        for iface in [MIRRORED, UPLINK] {
+            let link = links.as_array().unwrap().iter().find(|link| link["ifname"] == iface).unwrap();
+            let index = link["ifindex"].as_u64().unwrap() as u32;
+            for (direction, name) in [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")] {
+                tcx.push(bpf::attached(router, index, direction));
+                shown.push(router.run(&format!("tc filter show dev {iface} {name}")));
+            }
+        }
+        Self { tcx, shown }
+    }
+
+    /// Waits: the kernel takes its time to remove what was a killed process's.
+    fn assert_gone(lab: &Lab, before: &Self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Self::of(lab) != *before && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(Self::of(lab), *before);
+    }
+}
