@@ -1,8 +1,10 @@
 //! The project's own commands: `cargo xtask --help` lists them.
 
 mod agent;
+mod apt;
 mod bench;
 mod command;
+mod kernels;
 mod linker;
 mod lint;
 mod packages;
@@ -40,11 +42,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Run all tests: unit, property and end to end
+    /// Run all tests: unit, property, end to end, and end to end on other kernels
     ///
     /// The end-to-end tests need root (sudo is used when not root) and some Debian packages, which
-    /// are installed when they are missing.
+    /// are installed when they are missing. With the name of a test, other kernels are left out unless
+    /// --kernels asks for them.
     Test {
+        /// Only the tests on other kernels: Debian's 5.10, 6.1, 6.12 and newest, in emulated machines
+        #[arg(long)]
+        kernels: bool,
         /// Arguments for the test binaries, such as a part of a test's name
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
@@ -79,7 +85,8 @@ fn perform(task: Task) -> Result<()> {
         Task::Setup => setup::setup(),
         Task::Build => agent::build(),
         Task::Run { args } => run::run(&args),
-        Task::Test { args } => test::test(&args),
+        Task::Test { kernels: true, args } => test::on_kernels(&args),
+        Task::Test { kernels: false, args } => test::test(&args),
         Task::Bench { args } => bench::bench(&args),
         Task::Lint => lint::lint(),
         Task::Ci => {

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{command, privilege};
+use crate::{command, kernels::KEYRING, privilege};
 
 /// What shows that a package is there.
 enum Proof {
@@ -47,6 +47,15 @@ const NEEDED: [(&str, Proof); 12] = [
     ("python3-scapy", Proof::File("/usr/lib/python3/dist-packages/scapy/__init__.py")),
 ];
 
+/// What runs the tests on other kernels, beside [`NEEDED`]. The keys are there on Debian, and not on its descendants.
+const KERNELS: [(&str, Proof); 5] = [
+    ("qemu-system-x86", Proof::Command("qemu-system-x86_64")),
+    ("busybox-static", Proof::Command("busybox")),
+    ("kmod", Proof::Command("modprobe")),
+    ("binutils", Proof::Command("strip")),
+    ("debian-archive-keyring", Proof::File(KEYRING)),
+];
+
 /// What the benchmark does not run without.
 const BENCH: [(&str, Proof); 3] = [
     ("iproute2", Proof::Command("ip")),
@@ -69,6 +78,16 @@ const COMPARED: [(&str, Proof); 4] = [
 /// Some are missing, and there is no apt-get, or no right to use it, or it failed.
 pub fn ensure() -> Result<()> {
     ensure_for("the end-to-end tests need", &NEEDED)
+}
+
+/// As [`ensure`], for the tests on other kernels.
+///
+/// # Errors
+///
+/// As [`ensure`].
+pub fn ensure_for_kernels() -> Result<()> {
+    ensure()?;
+    ensure_for("the tests on other kernels need", &KERNELS)
 }
 
 /// As [`ensure`], for the benchmark. What it can do without is a line on standard error.

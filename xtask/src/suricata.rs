@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{command, project};
+use crate::{apt, command, project};
 
 /// Where Debian 12 has it.
 const SUITE: &str = "bookworm-backports";
@@ -74,7 +74,7 @@ fn sources(folder: &Path) -> Result<Option<&'static str>> {
     if !system.lines().any(|line| line == "VERSION_CODENAME=bookworm") {
         return Ok(None);
     }
-    let archive = archive(folder).context("the machine's sources of packages name no Debian archive")?;
+    let archive = apt::archive(folder).context("the machine's sources of packages name no Debian archive")?;
     let backports = format!(
         "Types: deb\nURIs: {archive}\nSuites: {SUITE}\nComponents: main\n\
          Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
@@ -82,17 +82,6 @@ fn sources(folder: &Path) -> Result<Option<&'static str>> {
     fs::write(folder.join("backports-for-suricata.sources"), backports)
         .context("cannot write a list of sources")?;
     Ok(Some(SUITE))
-}
-
-/// Where the machine gets Debian's packages from, by the lists of sources in `folder` and the old one.
-fn archive(folder: &Path) -> Option<String> {
-    let lists = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    let texts: Vec<String> = lists
-        .chain([PathBuf::from("/etc/apt/sources.list")])
-        .filter_map(|list| fs::read_to_string(list).ok())
-        .collect();
-    let is_archive = |word: &&str| word.trim_end_matches('/').ends_with("/debian") && word.contains("://");
-    texts.iter().flat_map(|text| text.split_whitespace()).find(is_archive).map(str::to_owned)
 }
 
 /// apt-get with lists, archives and sources of its own: it needs no rights, and the machine's stay as they

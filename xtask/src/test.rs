@@ -1,4 +1,4 @@
-//! Runs the tests: those that need nothing, then the end-to-end tests.
+//! Runs the tests: those that need nothing, then the end-to-end tests, here and on other kernels.
 
 use std::{
     ffi::OsString,
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{agent, command, packages, privilege, project, rustc::Rustc, suricata};
+use crate::{agent, command, kernels, packages, privilege, project, rustc::Rustc, suricata};
 
 /// Builds the agent and runs every test, with `args` for the test binaries.
 ///
@@ -37,6 +37,21 @@ pub fn test(args: &[OsString]) -> Result<()> {
         };
         results.push(result);
     }
+    // Whoever looks for one test wants it soon.
+    if !args.is_empty() {
+        eprintln!("test: the tests on other kernels are left out, --kernels runs them");
+    } else if !kernels::IS_POSSIBLE {
+        eprintln!("test: the tests on other kernels are left out, they run on x86-64 only");
+    } else {
+        let started = Instant::now();
+        results.push(match on_kernels(args) {
+            Ok(()) => format!("tests on other kernels passed in {}", seconds(started.elapsed())),
+            Err(error) => {
+                all_passed = false;
+                format!("tests on other kernels FAILED ({error:#})")
+            }
+        });
+    }
     let summary = format!("{}; all in {}", results.join(", "), seconds(started.elapsed()));
     if !all_passed {
         bail!("{summary}");
@@ -45,30 +60,37 @@ pub fn test(args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// Everything but the kernel programs, which have no host build, and the end-to-end tests.
+/// Runs end-to-end tests on other kernels, with at most one argument: a part of their names.
+///
+/// # Errors
+///
+/// As [`kernels::test`], and where the argument is none.
+pub fn on_kernels(args: &[OsString]) -> Result<()> {
+    let filter = match args {
+        [] => Some(""),
+        [name] => name.to_str().filter(|name| !name.starts_with('-') && !name.contains(char::is_whitespace)),
+        _ => None,
+    };
+    let filter = filter.context("with --kernels, a part of a test's name is the only argument")?;
+    kernels::test(filter)
+}
+
+/// What to build for the unit and property tests: everything but the kernel programs, which have no host build, and
+/// the end-to-end tests.
+pub const UNIT: &[&str] = &["--workspace", "--exclude", "mirror-ebpf", "--exclude", "mirror-tests"];
+
+/// What to build for the end-to-end tests. Optimised, because their traffic generator must keep up with the agent.
+pub const END_TO_END: &[&str] = &["--release", "--package", "mirror-tests"];
+
 fn unit(args: &[OsString]) -> Command {
     let mut cargo = project::cargo("test");
-    cargo
-        .args([
-            "--workspace",
-            "--exclude",
-            "mirror-ebpf",
-            "--exclude",
-            "mirror-tests",
-            "--no-fail-fast",
-            "--",
-        ])
-        .args(args);
+    cargo.args(UNIT).args(["--no-fail-fast", "--"]).args(args);
     cargo
 }
 
-/// Optimised, because their traffic generator must keep up with the agent.
 fn end_to_end(args: &[OsString]) -> Result<Command> {
     let mut cargo = project::cargo("test");
-    cargo
-        .args(["--release", "--package", "mirror-tests", "--no-fail-fast", "--"])
-        .args(args)
-        .env("MIRROR_AGENT", agent::path());
+    cargo.args(END_TO_END).args(["--no-fail-fast", "--"]).args(args).env("MIRROR_AGENT", agent::path());
     if !privilege::is_root()? {
         if command::find("sudo").is_none() {
             bail!(
