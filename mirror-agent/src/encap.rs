@@ -2,4 +2,5 @@
 
 pub mod fragment;
 pub mod outer;
+pub mod template;
 pub mod vxlan;

@@ -188,10 +188,16 @@ impl OutputCounters {
         for (errno, count) in (0..).zip(&self.errors) {
             let count = count.get();
             if count > 0 {
-                *total.entry(format!("{:?}", Errno::from_raw(errno))).or_default() += count;
+                *total.entry(name(errno)).or_default() += count;
             }
         }
     }
+}
+
+/// The name of an error, as in errno(3).
+#[must_use]
+pub fn name(errno: i32) -> String {
+    format!("{:?}", Errno::from_raw(errno))
 }
 
 /// A counter with one writer: no locked instruction is needed to add.

@@ -18,6 +18,7 @@ pub mod mapping;
 pub mod names;
 pub mod output;
 pub mod privileges;
+mod redirect;
 pub mod report;
 pub mod run;
 pub mod sensor;

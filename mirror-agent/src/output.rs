@@ -16,10 +16,10 @@ pub mod pcapng;
 pub mod program;
 pub mod raw_socket;
 pub mod sensor;
-mod sighting;
+pub(crate) mod sighting;
 mod sockopt;
 mod story;
-mod tap;
+pub(crate) mod tap;
 pub mod xsk;
 
 /// Tries for one frame where a queue is full, before it is given up: with the pauses between them about

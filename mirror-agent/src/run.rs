@@ -24,6 +24,7 @@ use tokio::{
 
 use self::{origin::Origin, progress::Progress, signals::Signals, start::Start};
 use crate::{
+    cli::Mode,
     config::{Config, Output as Destination, Source},
     console,
     kernel::support::Support,
@@ -78,7 +79,8 @@ async fn mirror(config: Config, support: Option<Support>) -> Result<()> {
     if let Source::Replay(replay) = &config.source {
         start::check_readable(replay)?;
     }
-    let links = Links::connect()?;
+    let follows_ways = matches!(&config.source, Source::Live(live) if live.mode == Mode::Redirect);
+    let links = Links::connect(follows_ways)?;
     let named = match &config.output {
         Destination::Sensor(sensor, _) => Some(sensor),
         Destination::File { outer, .. } => outer.as_ref(),
@@ -137,7 +139,7 @@ impl Run {
     async fn until_stopped(mut self, config: &Config, mut links: Links, signals: &mut Signals) -> Result<()> {
         let mut failure = self.follow(config, &mut links, signals).await;
 
-        self.origin.detach().await;
+        self.origin.detach(&links).await;
         let duration = self.started.elapsed();
         self.stop.drain();
         let joined = self.join(signals).await;
@@ -182,13 +184,19 @@ impl Run {
             tokio::select! {
                 () = signals.next() => break None,
                 () = at(ends) => break None,
-                event = self.events.recv() => match event {
+                event = self.events.recv(), if !self.threads.is_empty() => match event {
                     // Without an event all threads are gone, which they are only by a panic.
                     Some(Event::LimitReached | Event::SourceEnded) | None => break None,
                     Some(Event::FirstRefusal) => self.warn_of_refusals(),
                     Some(Event::OutputFailed(error)) => break Some(error),
                 },
                 Some(changes) = links.next_changes() => self.follow_changes(config, links, &changes).await,
+                () = at(self.origin.redirect_due()) => {
+                    if self.origin.is_limit_reached() {
+                        break None;
+                    }
+                    self.origin.follow_ways(links).await;
+                }
                 () = progress.due() => {
                     if let Ok(ledger) = self.ledger() {
                         progress.tell(&ledger, &self.origin);

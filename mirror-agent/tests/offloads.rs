@@ -27,7 +27,7 @@ use mirror_common::{
     flow,
     headers::Headers,
     record::{ChecksumPlace, Direction, FRAME_MAX, RecordHeader, Segmentation},
-    settings::{Settings, SkbLayout},
+    settings::{Redirect, Settings, SkbLayout},
 };
 use net::{run, within};
 use super_frames::{ACK, PSH, Stack, naive, payload, tcp, udp};
@@ -66,7 +66,7 @@ fn watch(
     within(host, move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let links = Links::connect().unwrap();
+            let links = Links::connect(false).unwrap();
             let link = links.all().await.unwrap().into_iter().find(|link| link.name == "eth0").unwrap();
             let settings = Settings {
                 rings: 1,
@@ -75,6 +75,7 @@ fn watch(
                 sensor_port: 0,
                 time_stamps: 0,
                 skb,
+                redirect: Redirect::OFF,
             };
             let load::Loaded { ebpf, mut rings, counters, own_paths, .. } =
                 load::load(&settings, RING).unwrap();

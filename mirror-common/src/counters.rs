@@ -3,7 +3,7 @@
 use crate::record::Direction;
 
 /// Frames that one hook saw and what became of them in the kernel. What is left of `seen` when the
-/// others are taken away lies in a ring: the agent counts it on.
+/// others are taken away lies in a ring: the agent counts it on. In redirect mode nothing is left.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HookCounters {
@@ -19,6 +19,36 @@ pub struct HookCounters {
     pub copy_failed: u64,
     /// Frames longer than a datagram or a record can carry.
     pub too_big: u64,
+    /// In redirect mode, frames that were sent.
+    pub sent: u64,
+    /// In redirect mode, frames of which at least a part could not be sent.
+    pub send_failed: u64,
+    /// Sent frames that were cut.
+    pub truncated: u64,
+    /// Datagrams that were sent.
+    pub datagrams: u64,
+    /// Their UDP payload.
+    pub payload: u64,
+}
+
+impl HookCounters {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            seen: self.seen + other.seen,
+            bytes: self.bytes + other.bytes,
+            own: self.own + other.own,
+            ring_full: self.ring_full + other.ring_full,
+            copy_failed: self.copy_failed + other.copy_failed,
+            too_big: self.too_big + other.too_big,
+            sent: self.sent + other.sent,
+            send_failed: self.send_failed + other.send_failed,
+            truncated: self.truncated + other.truncated,
+            datagrams: self.datagrams + other.datagrams,
+            payload: self.payload + other.payload,
+        }
+    }
 }
 
 /// The counters' place in their map: one per interface and direction.

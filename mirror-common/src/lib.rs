@@ -19,6 +19,7 @@ pub mod own;
 #[cfg(feature = "user")]
 mod pod;
 pub mod record;
+pub mod redirect;
 pub mod settings;
 pub mod transmit;
 pub mod udp;

@@ -1,7 +1,13 @@
 //! The shared structs may go into maps from user space.
 #![allow(unsafe_code, reason = "aya's Pod is an unsafe trait")]
 
-use crate::{counters::HookCounters, own::Path, record::Doorbell, settings::Settings};
+use crate::{
+    counters::HookCounters,
+    own::Path,
+    record::Doorbell,
+    redirect::{Sighting, Template},
+    settings::Settings,
+};
 
 // SAFETY: `repr(C)`, integers and arrays of them only, no padding.
 unsafe impl aya::Pod for HookCounters {}
@@ -11,3 +17,7 @@ unsafe impl aya::Pod for Path {}
 unsafe impl aya::Pod for Settings {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Doorbell {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Template {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Sighting {}

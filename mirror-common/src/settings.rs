@@ -21,6 +21,42 @@ pub struct Settings {
     pub time_stamps: u32,
     /// Where the kernel keeps what `__sk_buff` does not show.
     pub skb: SkbLayout,
+    /// How frames are sent where the kernel programs do that.
+    pub redirect: Redirect,
+}
+
+/// Of redirect mode.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// 1 where the hooks send; 0 where they put frames into rings.
+    pub is_on: u32,
+    /// 1 where the sensor has an IPv6 address.
+    pub is_v6: u32,
+    /// What becomes of a datagram that is longer than the path takes: one of [`oversize`].
+    pub oversize: u32,
+    /// Bits that it takes to number the processors.
+    pub cpu_bits: u32,
+    /// 1 where the run ends after a number of frames.
+    pub is_limited: u32,
+    /// By which this agent's probes are known: at random.
+    pub cookie: [u32; 2],
+}
+
+impl Redirect {
+    /// Frames go into rings.
+    pub const OFF: Self =
+        Self { is_on: 0, is_v6: 0, oversize: oversize::FRAGMENT, cpu_bits: 0, is_limited: 0, cookie: [0; 2] };
+}
+
+/// What becomes of a datagram that is longer than the path takes.
+pub mod oversize {
+    /// It goes in fragments.
+    pub const FRAGMENT: u32 = 0;
+    /// It is cut.
+    pub const TRUNCATE: u32 = 1;
+    /// It is left out.
+    pub const DROP: u32 = 2;
 }
 
 /// Where this kernel keeps what it left to the card: offsets in bytes into structs of include/linux/skbuff.h,

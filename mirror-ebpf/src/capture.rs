@@ -12,6 +12,7 @@ use crate::{
     classify::{Class, classify},
     maps::{COUNTERS, HEADERS, setting},
     offload,
+    redirect::{self, Met, Traits},
     ring::{Copied, copy_into_ring},
     skb::Skb,
 };
@@ -27,22 +28,56 @@ pub fn capture(skb: Skb, direction: Direction) {
         return;
     };
     // SAFETY: the pointers are to this processor's own values. Hooks run with softirqs off, so no other
-    // run of this program comes in between on this processor, and entries are never deleted.
+    // run of this program comes in between on this processor, but within `redirect::send`, which these references do
+    // not reach; and entries are never deleted.
     let (counters, headers) = unsafe { (&mut *counters, &mut *headers) };
+
+    let is_redirecting = setting!(redirect.is_on) != 0;
+    let is_marked = own::is_marked(skb.mark());
+    let met = if is_redirecting { redirect::meet(skb, is_marked) } else { Met::Frame };
+    let missing_len = match met {
+        Met::Frame => 0,
+        Met::Clone => redirect::headers_len(),
+        Met::Unfinished => return,
+    };
 
     let tag = skb.vlan_tag();
     let tag_len = if tag == 0 { 0 } else { TAG_LEN };
-    let len = skb.len() + tag_len;
+    let len = skb.len() + tag_len + missing_len;
     counters.seen += 1;
     counters.bytes += u64::from(len);
 
-    let class = if own::is_marked(skb.mark()) { Class::Own } else { classify(skb, headers) };
+    let class = if is_marked || matches!(met, Met::Clone) { Class::Own } else { classify(skb, headers) };
     let Class::Flow(flow_hash) = class else {
         counters.own += 1;
         return;
     };
     let (segmentation, gso_size) = offload::segmentation(skb, headers);
     let checksum = offload::checksum(skb, tag_len);
+    if is_redirecting {
+        if setting!(redirect.is_limited) != 0 && !redirect::take_from_limit() {
+            // No part of the run.
+            counters.seen -= 1;
+            counters.bytes -= u64::from(len);
+            return;
+        }
+        if segmentation == Segmentation::None && len.min(setting!(snaplen)) > setting!(frame_max) {
+            counters.too_big += 1;
+            return;
+        }
+        // Where it is not known what the stack left to do, it left what it does as a rule for what the host sends.
+        let may_need = setting!(skb.is_known) == 0 && matches!(direction, Direction::Egress);
+        let traits = Traits {
+            flow_hash,
+            longest: match segmentation {
+                Segmentation::None => len,
+                _ => redirect::segment_len(skb, headers, gso_size) + tag_len,
+            },
+            needs_stack: tag != 0 || skb.gso_size() != 0 || checksum != 0 || may_need,
+            segmentation,
+        };
+        return redirect::send(skb, &traits, counters);
+    }
     let is_cut = segmentation != Segmentation::None;
     let kept_len = len.min(setting!(snaplen));
     let captured_len = if is_cut || checksum != 0 { len } else { kept_len };

@@ -10,7 +10,8 @@ use mirror_common::{
     headers::Headers,
     own::Path,
     record::{Doorbell, RINGS_MAX},
-    settings::{Settings, SkbLayout},
+    redirect::{Handoff, Sighting, TEMPLATES, Template},
+    settings::{Redirect, Settings, SkbLayout},
 };
 
 /// One entry per interface and direction ([`mirror_common::counters::key`]), made before its hook is
@@ -51,6 +52,38 @@ pub static RINGS: ArrayOfMaps<RingBuf<u8, 4096>, RINGS_MAX> = ArrayOfMaps::new()
 #[btf_map]
 pub static DOORBELLS: Array<Doorbell, RINGS_MAX, { BPF_F_MMAPABLE as usize }> = Array::new();
 
+/// In redirect mode: what hook and the programs on a clone's way tell each other.
+#[btf_map]
+pub static HANDOFF: PerCpuArray<Handoff, 1> = PerCpuArray::new();
+
+/// How datagrams leave.
+#[btf_map]
+pub static TEMPLATE: Array<Template, TEMPLATES> = Array::new();
+
+/// The number of the template in use.
+#[btf_map]
+pub static CURRENT: Array<u32, 1> = Array::new();
+
+/// How often what kept a frame from leaving: an errno, or a number of [`mirror_common::redirect`].
+#[btf_map]
+pub static ERRORS: PerCpuHashMap<u32, u64, 64> = PerCpuHashMap::new();
+
+/// The last probe that was seen.
+#[btf_map]
+pub static SIGHTINGS: Array<Sighting, 1> = Array::new();
+
+/// Frames that are left of a limited run.
+#[btf_map]
+pub static LEFT: Array<i64, 1> = Array::new();
+
+/// Of the last IPv4 datagram, before the processor's number.
+#[btf_map]
+pub static IDS: PerCpuArray<u32, 1> = PerCpuArray::new();
+
+/// Room for a piece of a frame that is being summed up.
+#[btf_map]
+pub static SUMMED: PerCpuArray<[u32; 256], 1> = PerCpuArray::new();
+
 #[unsafe(no_mangle)]
 pub static SETTINGS: Settings = Settings {
     rings: 1,
@@ -59,6 +92,7 @@ pub static SETTINGS: Settings = Settings {
     sensor_port: 0,
     time_stamps: 0,
     skb: SkbLayout::UNKNOWN,
+    redirect: Redirect::OFF,
 };
 
 /// What user space decided: one field of [`Settings`].

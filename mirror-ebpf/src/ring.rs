@@ -1,7 +1,5 @@
 //! Copies a frame once, into a record of its size class.
 
-use core::hint::black_box;
-
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     btf_maps::RingBuf,
@@ -15,7 +13,7 @@ use mirror_common::{
 
 use crate::{
     maps::{DOORBELLS, RINGS, setting},
-    skb::Skb,
+    skb::{Skb, checked_length},
 };
 
 /// What became of a frame.
@@ -98,18 +96,6 @@ unsafe fn copy_frame<const ROOM: usize>(skb: Skb, tag: u32, to: *mut u8, len: u3
         to.add(ADDRESSES_LEN as usize).cast::<u32>().write(tag.to_be());
         skb.copy(0, to, ADDRESSES_LEN) && skb.copy(ADDRESSES_LEN, to.add(TAG_END as usize), rest)
     }
-}
-
-/// `length` if it is from 1 to `max`, in a form whose bounds the verifier can see.
-///
-/// The caller's comparison with the class bounds the length already. The compiler knows, and may keep
-/// that knowledge in another register than the one that the verifier looks at: hidden in the black box
-/// the length is compared anew, where it is used. And it would merge a comparison with 0 and one with the
-/// maximum into a form that the verifier takes no lower bound from; so the 1 is added after comparing.
-#[inline(always)]
-fn checked_length(length: u32, max: u32) -> Option<u32> {
-    let less_one = black_box(length.wrapping_sub(1));
-    (less_one < max).then(|| less_one + 1)
 }
 
 /// Whether the reader sleeps and has to be woken. While it works nobody wakes it: a wake-up costs more

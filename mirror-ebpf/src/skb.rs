@@ -18,6 +18,12 @@ impl Skb {
         Self(skb)
     }
 
+    /// For helpers that want it.
+    #[inline(always)]
+    pub const fn as_ptr(self) -> *mut __sk_buff {
+        self.0
+    }
+
     /// Bytes in the buffer, Ethernet header included, a tag in the metadata not.
     #[inline(always)]
     pub fn len(self) -> u32 {
@@ -58,6 +64,13 @@ impl Skb {
     pub fn gso_size(self) -> u32 {
         // SAFETY: as in `len`.
         unsafe { (*self.0).gso_size }
+    }
+
+    /// Segments that a frame is to be cut into; 0 where the kernel does not know. (Linux 5.1)
+    #[inline(always)]
+    pub fn gso_segs(self) -> u32 {
+        // SAFETY: as in `len`.
+        unsafe { (*self.0).gso_segs }
     }
 
     /// Copies what the kernel has at `offset` in its own `struct sk_buff`. The context is the address of one:
@@ -147,4 +160,16 @@ impl Bytes for Skb {
         // SAFETY: the variable has one byte.
         unsafe { self.copy(offset, &raw mut byte, 1) }.then_some(byte)
     }
+}
+
+/// `length` if it is from 1 to `max`, in a form whose bounds the verifier can see.
+///
+/// The caller's comparison with the class bounds the length already. The compiler knows, and may keep
+/// that knowledge in another register than the one that the verifier looks at: hidden in the black box
+/// the length is compared anew, where it is used. And it would merge a comparison with 0 and one with the
+/// maximum into a form that the verifier takes no lower bound from; so the 1 is added after comparing.
+#[inline(always)]
+pub fn checked_length(length: u32, max: u32) -> Option<u32> {
+    let less_one = black_box(length.wrapping_sub(1));
+    (less_one < max).then(|| less_one + 1)
 }

@@ -325,13 +325,26 @@ impl std::fmt::Display for Outcome {
 #[must_use]
 pub fn command(host: &Host, arguments: &str) -> Command {
     let mut command = host.command(binary());
-    command.args(arguments.split_whitespace()).env_remove("RUST_LOG");
+    command.args(arguments.split_whitespace()).args(path(arguments)).env_remove("RUST_LOG");
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MIRROR_") {
             command.env_remove(name);
         }
     }
     command
+}
+
+/// What `MIRROR_TEST_PATH` adds to the arguments of a live run, such as `--mode redirect`: so the tests of one path
+/// through the kernel are run for another. Nothing where they are about the path that they name themselves.
+fn path(arguments: &str) -> Vec<String> {
+    let own =
+        ["--mode", "--hook", "--transmit", "--cpu", "--ring-size", "-w", "--write", "-r", "--read", "sink"];
+    let mut words = arguments.split_whitespace();
+    if words.any(|word| own.contains(&word)) {
+        return Vec::new();
+    }
+    let path = std::env::var("MIRROR_TEST_PATH").unwrap_or_default();
+    path.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Runs the agent to its own end.

@@ -138,7 +138,7 @@ impl Report {
         assert!(self.truncated <= sent, "{self:#?}");
         assert_eq!(self.schema, 1);
         let hook = match &*self.mode {
-            "ring" => "tc",
+            "ring" | "redirect" => "tc",
             "replay" => "none",
             other => panic!("mode {other}"),
         };

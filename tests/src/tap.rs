@@ -39,6 +39,16 @@ impl Tap {
         Self(host.within(move || PacketSocket::receiver(&iface).filtered(&vxlan(TO_THIS_HOST))))
     }
 
+    /// Counts VXLAN datagrams that come in for another MAC address than the interface's.
+    ///
+    /// # Panics
+    /// Where there is no such interface.
+    #[must_use]
+    pub fn misdirected_vxlan(host: &Host, iface: &str) -> Self {
+        let iface = iface.to_owned();
+        Self(host.within(move || PacketSocket::receiver(&iface).filtered(&vxlan(TO_ANOTHER_HOST))))
+    }
+
     /// Counts IPv4 packets that an interface with this MTU could not have sent in one piece: longer ones, and
     /// fragments.
     ///
@@ -59,6 +69,7 @@ impl Tap {
 
 /// linux/if_packet.h, packet types.
 const TO_THIS_HOST: u32 = 0;
+const TO_ANOTHER_HOST: u32 = 3;
 const OUTGOING: u32 = 4;
 
 /// `ether proto 0x0800 and ip[9] == 17 and ip[22:2] == 4789`, for headers without options, and a packet

@@ -87,6 +87,20 @@ paths! {
         sees_egress: true,
         is_possible: |_| true,
     };
+    redirect_tc_tcx: Path {
+        arguments: "--mode redirect --attach tcx",
+        mode: "redirect",
+        hook: "tc",
+        sees_egress: true,
+        is_possible: |lab| bpf::has_tcx(&lab.router, lab.mirrored_index),
+    };
+    redirect_tc_clsact: Path {
+        arguments: "--mode redirect --attach clsact",
+        mode: "redirect",
+        hook: "tc",
+        sees_egress: true,
+        is_possible: |_| true,
+    };
 }
 
 impl Path {

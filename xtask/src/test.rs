@@ -20,7 +20,11 @@ use crate::{agent, command, kernels, packages, privilege, project, rustc::Rustc,
 pub fn test(args: &[OsString]) -> Result<()> {
     let started = Instant::now();
     // Made before the build: who cannot run the tests should not wait for it.
-    let parts = [("unit and property tests", unit(args)), ("end-to-end tests", end_to_end(args)?)];
+    let parts = [
+        ("unit and property tests", unit(args)),
+        ("end-to-end tests", end_to_end(args)?),
+        ("tests of ring mode in redirect mode", in_redirect_mode(args)?),
+    ];
     packages::ensure()?;
     suricata::try_ensure();
     agent::build()?;
@@ -88,9 +92,26 @@ fn unit(args: &[OsString]) -> Command {
     cargo
 }
 
+/// Tests that are about ring mode by default, and of which redirect mode promises all, or all but what they name.
+const COMMON: &[&str] = &["address", "bad_input", "echo", "interfaces", "segments_kinds", "stop"];
+
+fn in_redirect_mode(args: &[OsString]) -> Result<Command> {
+    let mut cargo = tests()?;
+    cargo.args(END_TO_END).args(COMMON.iter().flat_map(|name| ["--test", name]));
+    cargo.args(["--no-fail-fast", "--"]).args(args).env("MIRROR_TEST_PATH", "--mode redirect");
+    Ok(cargo)
+}
+
 fn end_to_end(args: &[OsString]) -> Result<Command> {
+    let mut cargo = tests()?;
+    cargo.args(END_TO_END).args(["--no-fail-fast", "--"]).args(args);
+    Ok(cargo)
+}
+
+/// Cargo, which runs with root's rights what it builds.
+fn tests() -> Result<Command> {
     let mut cargo = project::cargo("test");
-    cargo.args(END_TO_END).args(["--no-fail-fast", "--"]).args(args).env("MIRROR_AGENT", agent::path());
+    cargo.env("MIRROR_AGENT", agent::path());
     if !privilege::is_root()? {
         if command::find("sudo").is_none() {
             bail!(

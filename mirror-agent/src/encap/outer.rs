@@ -207,6 +207,11 @@ impl Outer {
         &self.link[..ETHERNET_LEN + self.version.header_len()]
     }
 
+    /// What makes the headers from UDP on.
+    pub(super) fn encapsulation(&self) -> &Encapsulation {
+        &self.encapsulation
+    }
+
     /// RFC 8200 section 8.1: over a pseudo-header and the datagram. 0 is sent as all ones, because 0 says
     /// that there is none.
     fn udp_checksum(&self, headers: &[u8; HEADERS_LEN], frame: [&[u8]; 2]) -> u16 {

@@ -38,11 +38,19 @@ impl Claim {
     ///
     /// See [`Refusal`].
     pub fn new(ifindex: u32) -> Result<Self, Refusal> {
-        let name = format!("mirror-agent/interface/{ifindex}");
-        let address = SocketAddr::from_abstract_name(&name).map_err(Refusal::Failed)?;
+        Self::named(&format!("mirror-agent/interface/{ifindex}"))
+    }
+
+    /// Claims a name.
+    ///
+    /// # Errors
+    ///
+    /// See [`Refusal`].
+    pub fn named(name: &str) -> Result<Self, Refusal> {
+        let address = SocketAddr::from_abstract_name(name).map_err(Refusal::Failed)?;
         match UnixListener::bind_addr(&address) {
             Ok(socket) => Ok(Self { _socket: socket }),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Refusal::Taken(owner(&name))),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Refusal::Taken(owner(name))),
             Err(error) => Err(Refusal::Failed(error)),
         }
     }

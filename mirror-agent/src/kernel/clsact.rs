@@ -12,7 +12,10 @@ use rtnetlink::{
     },
 };
 
-use super::hooks::PROGRAMS;
+use super::{hooks::PROGRAMS, load::REDIRECT_PROGRAMS};
+
+/// Agents that send through one interface, at most.
+pub const SENDERS_MAX: u16 = 16;
 
 /// The agent's filters under whatever priority they get, so that nobody else's is ever taken for them.
 const HANDLE: TcHandle = TcHandle::new(0x4d49, 0x5252);
@@ -26,6 +29,36 @@ pub const PRIORITIES: std::ops::RangeInclusive<u16> = 1..=32;
 #[must_use]
 pub fn filter(priority: u16) -> NlOptions {
     NlOptions { priority, handle: HANDLE, classid: None }
+}
+
+/// The filter of one of the agents that send through an interface, below [`SENDERS_MAX`].
+pub fn senders_filter(sender: u16) -> impl Fn(u16) -> NlOptions {
+    move |priority| NlOptions { priority, handle: senders_handle(sender), classid: None }
+}
+
+fn senders_handle(sender: u16) -> TcHandle {
+    TcHandle::new(0x4d49, 0x5300 | sender)
+}
+
+/// Removes the filter that a killed agent left under the number `sender`, whose claim the caller holds. Returns
+/// whether there was one.
+///
+/// # Errors
+///
+/// What netlink says.
+pub async fn remove_senders_leftover(
+    netlink: &Handle,
+    ifindex: u32,
+    sender: u16,
+) -> Result<bool, rtnetlink::Error> {
+    let mut any = false;
+    for filter in filters(netlink, ifindex, Direction::Egress).await? {
+        if is_ours(&filter, senders_handle(sender), REDIRECT_PROGRAMS[0]) {
+            remove(netlink.clone(), filter).await?;
+            any = true;
+        }
+    }
+    Ok(any)
 }
 
 /// Makes the qdisc. Returns whether it was not there before.
@@ -51,7 +84,7 @@ pub async fn remove_leftovers(netlink: &Handle, ifindex: u32) -> Result<bool, rt
     let mut any = false;
     for direction in Direction::ALL {
         for filter in filters(netlink, ifindex, direction).await? {
-            if is_ours(&filter, PROGRAMS[direction as usize]) {
+            if is_ours(&filter, HANDLE, PROGRAMS[direction as usize]) {
                 remove(netlink.clone(), filter).await?;
                 any = true;
             }
@@ -74,12 +107,12 @@ async fn filters(
     request.execute().try_collect().await
 }
 
-fn is_ours(filter: &TcMessage, program: &str) -> bool {
+fn is_ours(filter: &TcMessage, handle: TcHandle, program: &str) -> bool {
     let named = |options: &TcOption| match options {
         TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => name == program,
         _ => false,
     };
-    u32::from(filter.header.handle) == u32::from(HANDLE)
+    u32::from(filter.header.handle) == u32::from(handle)
         && filter.attributes.iter().any(|attribute| match attribute {
             TcAttribute::Options(options) => options.iter().any(named),
             _ => false,

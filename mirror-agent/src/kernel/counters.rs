@@ -45,13 +45,6 @@ impl Counters {
             .0
             .get(&key(ifindex, direction), 0)
             .with_context(|| format!("no counters of interface number {ifindex}"))?;
-        Ok(values.iter().fold(HookCounters::default(), |sum, one| HookCounters {
-            seen: sum.seen + one.seen,
-            bytes: sum.bytes + one.bytes,
-            own: sum.own + one.own,
-            ring_full: sum.ring_full + one.ring_full,
-            copy_failed: sum.copy_failed + one.copy_failed,
-            too_big: sum.too_big + one.too_big,
-        }))
+        Ok(values.iter().fold(HookCounters::default(), |sum, one| sum.plus(*one)))
     }
 }

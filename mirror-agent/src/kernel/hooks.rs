@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf,
-    programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        tc::{SchedClassifierLinkId, TcAttachOptions},
-    },
+    programs::{SchedClassifier, TcAttachType, tc::SchedClassifierLinkId},
 };
 use mirror_common::{counters::HookCounters, record::Direction};
 use rtnetlink::Handle;
@@ -19,6 +16,7 @@ use super::{
     counters::Counters,
     own_paths::OwnPaths,
     support::TcHook,
+    tc_link::{self, Attachment},
 };
 use crate::{links::Link, names::Names};
 
@@ -83,6 +81,11 @@ impl Hooks {
         Self { ebpf, counters, own_paths, directions, hook, netlink, attached: BTreeMap::new(), names }
     }
 
+    /// The loaded programs, those of redirect mode among them.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
     /// Whether an interface of this name is being mirrored.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
@@ -143,28 +146,9 @@ impl Hooks {
     fn attach_direction(&mut self, link: &Link, direction: Direction, attached: &mut Attached) -> Result<()> {
         let name = &link.name;
         let program = program(&mut self.ebpf, direction)?;
-        if self.hook == TcHook::Tcx {
-            // First: a program that ends the chain must not hide frames from the mirror.
-            let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-            let id = program
-                .attach_with_options(name, attach_type(direction), first)
-                .with_context(|| format!("cannot attach to {name}"))?;
-            attached.links.push((direction, id));
-            return Ok(());
-        }
-        attached.owns_qdisc |=
-            clsact::add_qdisc(name).with_context(|| format!("cannot add a clsact qdisc to {name}"))?;
-        let mut result = Err(ProgramError::NotLoaded);
-        for priority in clsact::PRIORITIES {
-            let filter = TcAttachOptions::Netlink(clsact::filter(priority));
-            result = program.attach_with_options(name, attach_type(direction), filter);
-            if result.is_ok() {
-                break;
-            }
-        }
-        let id = result.with_context(|| {
-            format!("cannot attach to {name}: is there an ingress qdisc of somebody else's?")
-        })?;
+        let Attachment { id, added_qdisc } =
+            tc_link::attach(program, name, attach_type(direction), self.hook, clsact::filter)?;
+        attached.owns_qdisc |= added_qdisc;
         attached.links.push((direction, id));
         Ok(())
     }

@@ -11,7 +11,9 @@ use aya::{
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
 use mirror_common::{counters::HookCounters, settings::Settings};
 
-use super::{counters::Counters, doorbell::Doorbells, hooks::PROGRAMS, own_paths::OwnPaths};
+use super::{
+    counters::Counters, doorbell::Doorbells, hooks::PROGRAMS, own_paths::OwnPaths, redirect::RedirectMaps,
+};
 use crate::source::ring::RingReader;
 
 /// The object that build.rs had built.
@@ -29,7 +31,12 @@ pub struct Loaded {
     pub counters: Counters,
     /// How the hooks know the agent's own datagrams.
     pub own_paths: OwnPaths,
+    /// In redirect mode.
+    pub redirect: Option<RedirectMaps>,
 }
+
+/// The programs of redirect mode: at the outgoing interface's egress, the segmenter's egress and ingress.
+pub const REDIRECT_PROGRAMS: [&str; 3] = ["mirror_encap", "mirror_segment", "mirror_refuse"];
 
 /// Loads the programs for `settings`, with rings of `ring_size` bytes.
 ///
@@ -43,7 +50,9 @@ pub fn load(settings: &Settings, ring_size: u32) -> Result<Loaded> {
         .load(OBJECT)
         .context("cannot load the kernel programs")?;
     // Before any map is taken: the programs are loaded with the maps' descriptors, and keep the maps.
-    for name in PROGRAMS {
+    let is_redirecting = settings.redirect.is_on != 0;
+    let of_redirect = REDIRECT_PROGRAMS.into_iter().filter(|_| is_redirecting);
+    for name in PROGRAMS.into_iter().chain(of_redirect) {
         let program: &mut SchedClassifier = ebpf
             .program_mut(name)
             .with_context(|| format!("the object has no program {name}"))?
@@ -54,17 +63,18 @@ pub fn load(settings: &Settings, ring_size: u32) -> Result<Loaded> {
             log::debug!("the verifier took {steps} steps through {name}, of a million that it may");
         }
     }
-    let rings = make_rings(&mut ebpf, settings.rings, ring_size)?;
+    let rings = if is_redirecting { Vec::new() } else { make_rings(&mut ebpf, settings.rings, ring_size)? };
+    let redirect = is_redirecting.then(|| RedirectMaps::new(&mut ebpf)).transpose()?;
     let own_paths = OwnPaths::new(take_map(&mut ebpf, "OWN_PATHS")?.try_into()?);
     let Map::Array(doorbells) = take_map(&mut ebpf, "DOORBELLS")? else {
         bail!("the doorbells are not in an array");
     };
     let doorbells = Doorbells::new(doorbells.fd().as_fd()).context("cannot map the doorbells")?;
     let counters: PerCpuHashMap<MapData, u32, HookCounters> = take_map(&mut ebpf, "COUNTERS")?.try_into()?;
-    Ok(Loaded { ebpf, rings, doorbells, counters: Counters::new(counters), own_paths })
+    Ok(Loaded { ebpf, rings, doorbells, counters: Counters::new(counters), own_paths, redirect })
 }
 
-fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+pub(super) fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
 }
 

@@ -13,18 +13,18 @@ use crate::encap::outer::{ETHERNET_LEN, Outer, Version};
 
 /// A datagram that was sent through the host's stack, from its UDP header on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Probe<'a> {
+pub(crate) struct Probe<'a> {
     /// Where to.
-    pub(super) sensor: SocketAddr,
+    pub(crate) sensor: SocketAddr,
     /// The network identifier.
-    pub(super) vni: u32,
+    pub(crate) vni: u32,
     /// UDP header, VXLAN header, frame.
-    pub(super) datagram: &'a [u8],
+    pub(crate) datagram: &'a [u8],
 }
 
 /// What a sighting means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Sighting {
+pub(crate) enum Sighting {
     /// Another packet.
     Other,
     /// It left like this.
@@ -63,7 +63,7 @@ impl fmt::Display for Refusal {
 
 impl Probe<'_> {
     /// Judges the packet with these `bytes`.
-    pub(super) fn judge(&self, bytes: &[u8], metadata: Metadata) -> Sighting {
+    pub(crate) fn judge(&self, bytes: &[u8], metadata: Metadata) -> Sighting {
         let Some(start) = self.find(bytes) else { return Sighting::Other };
         match self.template(bytes, start, metadata) {
             Ok(outer) => Sighting::Template(outer),

@@ -19,13 +19,13 @@ pub(super) struct Tap(OwnedFd);
 
 /// What the kernel says of a packet besides its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Metadata {
+pub(crate) struct Metadata {
     /// The interface that it left through.
-    pub(super) ifindex: u32,
+    pub(crate) ifindex: u32,
     /// That interface's type: ARPHRD_ETHER and others of linux/if_arp.h.
-    pub(super) hardware: u16,
+    pub(crate) hardware: u16,
     /// Whether a VLAN tag stands beside the bytes rather than in them.
-    pub(super) is_tagged: bool,
+    pub(crate) is_tagged: bool,
 }
 
 impl Tap {

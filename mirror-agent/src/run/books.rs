@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Run, origin::Origin};
 use crate::{
     config::{Config, Output as Destination},
-    ledger::{Ledger, OutputCounters},
+    ledger::{self, Ledger, OutputCounters},
     report::{DestinationReport, InterfaceReport, ReplayReport, Report},
 };
 
@@ -17,6 +17,9 @@ impl Run {
         let mut errors = BTreeMap::new();
         for counters in &self.counters {
             counters.add_errors_to(&mut errors);
+        }
+        for (errno, count) in self.origin.send_errors().unwrap_or_default() {
+            *errors.entry(ledger::name(errno)).or_default() += count;
         }
         errors
     }
@@ -41,6 +44,8 @@ impl Run {
             ledger.ring_full += frames.ring_full;
             ledger.copy_failed += frames.copy_failed;
             ledger.too_big += frames.too_big;
+            ledger.sent += frames.sent;
+            ledger.send_failed += frames.send_failed;
         }
         Ok(ledger)
     }
@@ -52,7 +57,17 @@ impl Run {
     /// As for [`Self::ledger`].
     pub fn report(&self, config: &Config, duration: Duration) -> Result<Report> {
         let mut interfaces: Vec<InterfaceReport> = Vec::new();
+        let sum = |count: fn(&OutputCounters) -> u64| self.counters.iter().map(|one| count(one)).sum::<u64>();
+        let mut datagrams = sum(|counters| counters.datagrams.get());
+        let mut bytes = sum(|counters| counters.bytes.get());
+        let mut truncated = sum(|counters| counters.truncated.get());
+        let mut segments = sum(|counters| counters.segments.get());
         for contribution in self.origin.contributions()? {
+            datagrams += contribution.datagrams;
+            // In redirect mode each is a datagram of its own.
+            segments += contribution.datagrams;
+            bytes += contribution.payload;
+            truncated += contribution.truncated;
             let (name, seen, bytes) = (contribution.name, contribution.frames.seen, contribution.bytes);
             match interfaces.iter_mut().find(|interface| interface.name == name) {
                 Some(interface) => {
@@ -62,10 +77,8 @@ impl Run {
                 None => interfaces.push(InterfaceReport { name, seen, bytes }),
             }
         }
-        let sum = |count: fn(&OutputCounters) -> u64| self.counters.iter().map(|one| count(one)).sum();
-        let datagrams = sum(|counters| counters.datagrams.get());
-        let bytes = sum(|counters| counters.bytes.get());
         let (mode, hook, replay) = match &self.origin {
+            Origin::Live { redirect: Some(_), .. } => ("redirect", "tc", None),
             Origin::Live { .. } => ("ring", "tc", None),
             Origin::Replay(playback) => {
                 let late_ms = (playback.late_ns() as f64 / 1e3).round() / 1e3;
@@ -88,8 +101,8 @@ impl Run {
             duration_s: (duration.as_secs_f64() * 1e6).round() / 1e6,
             interfaces,
             frames: self.ledger()?,
-            truncated: sum(|counters| counters.truncated.get()),
-            segments: sum(|counters| counters.segments.get()),
+            truncated,
+            segments,
             datagrams_sent: datagrams,
             bytes_sent: bytes,
             send_errors: self.send_errors(),

@@ -11,13 +11,23 @@ impl Run {
     /// Interfaces come and go, and change their names: what is mirrored are those that have the names
     /// that were asked for.
     pub(super) async fn follow_changes(&mut self, config: &Config, links: &Links, changes: &[Change]) {
-        let (Origin::Live { hooks, .. }, Source::Live(wanted)) = (&mut self.origin, &config.source) else {
+        let (Origin::Live { hooks, redirect, .. }, Source::Live(wanted)) = (&mut self.origin, &config.source)
+        else {
             return;
         };
+        if let Some(redirect) = redirect {
+            redirect.hurry();
+            if changes.iter().all(|change| *change == Change::Way) {
+                return;
+            }
+        }
         // One that was deleted and made again meanwhile may have its number back, but not our hooks.
         for change in changes {
             if let Change::Gone(ifindex) = change {
                 forget(hooks, *ifindex).await;
+                if let Some(redirect) = redirect {
+                    redirect.forget(*ifindex);
+                }
             }
         }
         let now = match links.all().await {

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use tokio::time::Instant as Deadline;
 
 use crate::{
     kernel::hooks::Hooks,
     ledger::Ledger,
     limit::Limit,
+    links::Links,
+    redirect::Redirect,
     source::replay::playback::{Playback, Played},
 };
 
@@ -18,6 +21,8 @@ pub enum Origin {
         hooks: Box<Hooks>,
         /// `--limit`: what hooks see beyond it is no part of the run.
         limit: Option<Arc<Limit>>,
+        /// In redirect mode, what sends.
+        redirect: Option<Box<Redirect>>,
     },
     /// Captures that are played.
     Replay(Arc<Playback>),
@@ -32,14 +37,60 @@ pub struct Contribution {
     pub bytes: u64,
     /// Frames seen, and what became of those that no sending thread got.
     pub frames: Ledger,
+    /// Of those that were sent without one: how many were cut.
+    pub truncated: u64,
+    /// Of the same: datagrams.
+    pub datagrams: u64,
+    /// Of the same: UDP payload in bytes.
+    pub payload: u64,
 }
 
 impl Origin {
     /// Lets go of the interfaces: no frame is seen after this.
-    pub async fn detach(&mut self) {
+    pub async fn detach(&mut self, links: &Links) {
         match self {
-            Self::Live { hooks, .. } => hooks.detach_all().await,
+            Self::Live { hooks, redirect, .. } => {
+                hooks.detach_all().await;
+                if let Some(redirect) = redirect {
+                    redirect.stop(links).await;
+                }
+            }
             Self::Replay(_) => {}
+        }
+    }
+
+    /// When [`Self::follow_ways`] is to be called; never, but in redirect mode.
+    pub fn redirect_due(&self) -> Option<Deadline> {
+        match self {
+            Self::Live { redirect: Some(redirect), .. } => Some(Deadline::from_std(redirect.due())),
+            _ => None,
+        }
+    }
+
+    /// Looks again how datagrams leave this host, where the kernel programs send them.
+    pub async fn follow_ways(&mut self, links: &Links) {
+        if let Self::Live { hooks, redirect: Some(redirect), .. } = self {
+            redirect.follow(hooks.ebpf(), links).await;
+        }
+    }
+
+    /// Whether as many frames have come as were asked for, where the kernel programs count them.
+    pub fn is_limit_reached(&self) -> bool {
+        match self {
+            Self::Live { redirect: Some(redirect), .. } => redirect.is_limit_reached(),
+            _ => false,
+        }
+    }
+
+    /// What kept the kernel programs from sending, by errno.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not give the counts.
+    pub fn send_errors(&self) -> Result<Vec<(i32, u64)>> {
+        match self {
+            Self::Live { redirect: Some(redirect), .. } => redirect.errors(),
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -66,7 +117,7 @@ impl Origin {
     /// The kernel does not give the hooks' counters.
     pub fn contributions(&self) -> Result<Vec<Contribution>> {
         match self {
-            Self::Live { hooks, limit } => live(hooks, limit.as_deref()),
+            Self::Live { hooks, limit, .. } => live(hooks, limit.as_deref()),
             Self::Replay(playback) => Ok(playback.played().map(replayed).collect()),
         }
     }
@@ -85,8 +136,13 @@ fn live(hooks: &Hooks, limit: Option<&Limit>) -> Result<Vec<Contribution>> {
                 ring_full: counters.ring_full,
                 copy_failed: counters.copy_failed,
                 too_big: counters.too_big,
+                sent: counters.sent,
+                send_failed: counters.send_failed,
                 ..Ledger::default()
             },
+            truncated: counters.truncated,
+            datagrams: counters.datagrams,
+            payload: counters.payload,
         }
     };
     Ok(hooks.seen()?.into_iter().map(contribution).collect())
@@ -98,5 +154,6 @@ fn replayed(played: Played) -> Contribution {
         name,
         bytes,
         frames: Ledger { seen, copy_failed: unplayable, too_big, ..Ledger::default() },
+        ..Contribution::default()
     }
 }

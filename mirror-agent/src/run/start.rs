@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File, Metadata},
+    hash::{BuildHasher as _, RandomState},
     io,
     net::SocketAddr,
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
@@ -11,16 +12,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use aya::util::nr_cpus;
 use mirror_common::{
     ethernet,
     record::{Direction, FRAME_MAX},
-    settings::Settings,
+    settings::{self, Settings},
 };
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::{Run, cannot_write, origin::Origin};
 use crate::{
-    cli::Oversize,
+    cli::{Mode, Oversize},
     config::{self, Config, Delivery, Source as From},
     console::notice,
     encap::outer::Version,
@@ -36,6 +38,7 @@ use crate::{
         raw_socket::RawSocket,
         sensor::SensorOutput,
     },
+    redirect::Redirect,
     shape::stage::Stage,
     source::{
         Source,
@@ -71,6 +74,8 @@ struct Wishes {
     sensor_port: u16,
     /// Whether it wants to know when frames were captured.
     time_stamps: bool,
+    /// Whether the kernel programs are to send themselves.
+    redirect: settings::Redirect,
 }
 
 impl Start<'_> {
@@ -81,7 +86,17 @@ impl Start<'_> {
             (From::Live(_), Oversize::Truncate) => FRAME_MAX,
             _ => Version::of(sensor.ip()).frame_max(),
         };
-        let wishes = Wishes { frame_max, sensor_port: sensor.port(), time_stamps: false };
+        let wishes = Wishes {
+            frame_max,
+            sensor_port: sensor.port(),
+            time_stamps: false,
+            redirect: settings::Redirect::OFF,
+        };
+        if let From::Live(live) = &self.config.source
+            && live.mode == Mode::Redirect
+        {
+            return self.redirecting_to(sensor, vni, delivery.oversize, live, wishes).await;
+        }
         let rings = self.config.cpus.len() as u32;
         let address_changes = self.links.address_changes();
         let open = move |own_paths: Option<OwnPaths>| {
@@ -94,6 +109,48 @@ impl Start<'_> {
             Ok(|| Ok(ways))
         };
         self.run(wishes, open, format!("{sensor}, vxlan vni {vni}")).await
+    }
+
+    async fn redirecting_to(
+        self,
+        sensor: SocketAddr,
+        vni: u32,
+        oversize: Oversize,
+        live: &config::Live,
+        wishes: Wishes,
+    ) -> Result<Run> {
+        let is_v6 = sensor.is_ipv6();
+        if is_v6 && oversize == Oversize::Truncate {
+            bail!(
+                "--oversize truncate is for --mode ring where the sensor has an IPv6 address, as {sensor} has"
+            );
+        }
+        if is_v6 && oversize == Oversize::Fragment {
+            log::warn!(
+                "frames that do not fit into a packet to {sensor} are left out and counted as too_big: redirect mode \
+                 does not fragment over IPv6, --mode ring does"
+            );
+        }
+        let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the processors")?;
+        let cookie = RandomState::new().hash_one(std::process::id());
+        let redirect = settings::Redirect {
+            is_on: 1,
+            is_v6: u32::from(is_v6),
+            oversize: match oversize {
+                // VXLAN devices do not fragment over IPv6.
+                Oversize::Fragment if is_v6 => settings::oversize::DROP,
+                Oversize::Fragment => settings::oversize::FRAGMENT,
+                Oversize::Truncate => settings::oversize::TRUNCATE,
+                Oversize::Drop => settings::oversize::DROP,
+            },
+            cpu_bits: cpus.next_power_of_two().ilog2(),
+            is_limited: u32::from(self.config.limit.is_some()),
+            cookie: [cookie as u32, (cookie >> 32) as u32],
+        };
+        let no_outputs = |_: Option<OwnPaths>| Ok(|| Ok(Vec::<SensorOutput>::new()));
+        let to = format!("{sensor}, vxlan vni {vni}");
+        let target = Some((sensor, vni, oversize));
+        self.live(live, Wishes { redirect, ..wishes }, no_outputs, to, target).await
     }
 
     pub async fn writing_to(
@@ -117,7 +174,8 @@ impl Start<'_> {
             (None, From::Live(_)) => (Content::Frames, FRAME_MAX),
             (None, From::Replay(_)) => (Content::Frames, CAPTURED_MAX as usize),
         };
-        let wishes = Wishes { frame_max, sensor_port: 0, time_stamps: true };
+        let wishes =
+            Wishes { frame_max, sensor_port: 0, time_stamps: true, redirect: settings::Redirect::OFF };
         let (names, path) = (self.names.clone(), path.to_owned());
         let to = path.display().to_string();
         let open = move |_: Option<OwnPaths>| {
@@ -142,18 +200,20 @@ impl Start<'_> {
         B: FnOnce() -> Result<Vec<O>>,
     {
         match &self.config.source {
-            From::Live(live) => self.live(live, wishes, open, to).await,
+            From::Live(live) => self.live(live, wishes, open, to, None).await,
             From::Replay(replay) => self.replay(replay, wishes, open, to),
         }
     }
 
-    /// Attaches the hooks, makes the outputs, and starts the threads. Nothing stays where it fails.
+    /// Attaches the hooks, makes the outputs, and starts the threads. Nothing stays where it fails. `redirect` says
+    /// where the kernel programs are to send to themselves.
     async fn live<O, B>(
         &self,
         live: &config::Live,
         wishes: Wishes,
         open: impl FnOnce(Option<OwnPaths>) -> Result<B>,
         to: String,
+        redirect: Option<(SocketAddr, u32, Oversize)>,
     ) -> Result<Run>
     where
         O: Output + Send + 'static,
@@ -166,23 +226,50 @@ impl Start<'_> {
             rings: self.config.cpus.len() as u32,
             // At most FRAME_MAX, which has 17 bits.
             frame_max: wishes.frame_max as u32,
-            snaplen: self.config.snaplen.max(ethernet::HEADER_LEN + ethernet::TAG_LEN),
+            snaplen: match live.mode {
+                // What the hooks keep is cut to size later.
+                Mode::Ring => self.config.snaplen.max(ethernet::HEADER_LEN + ethernet::TAG_LEN),
+                Mode::Redirect => self.config.snaplen,
+            },
             sensor_port: u32::from(wishes.sensor_port),
             time_stamps: u32::from(wishes.time_stamps),
             skb: skb_layout::find(),
+            redirect: wishes.redirect,
         };
-        let load::Loaded { ebpf, rings, doorbells, counters, own_paths } =
+        let load::Loaded { ebpf, rings, doorbells, counters, own_paths, redirect: maps } =
             load::load(&settings, live.ring_size)?;
         let begin = open(Some(own_paths.clone()))?;
         let mut hooks = Hooks::new(
             ebpf,
             counters,
-            own_paths,
+            own_paths.clone(),
             live.directions.clone(),
             hook,
             self.links.handle.clone(),
             self.names.clone(),
         );
+        let redirect = match redirect.zip(maps) {
+            Some(((sensor, vni, oversize), maps)) => {
+                let changes = self.links.address_changes();
+                let raw = RawSocket::open(sensor, vni, 0, 1, Some(own_paths.clone()), changes)?;
+                if oversize != Oversize::Fragment {
+                    raw.forbid_fragments().context("cannot forbid fragments")?;
+                }
+                let (limit, maps) = (self.config.limit, (maps, settings.redirect.cookie));
+                let started = Redirect::start(
+                    raw,
+                    (sensor, vni),
+                    maps,
+                    own_paths,
+                    hook,
+                    limit,
+                    hooks.ebpf(),
+                    self.links,
+                );
+                Some(Box::new(started.await?))
+            }
+            None => None,
+        };
         let mut result = Ok(());
         for link in &wanted {
             result = hooks.attach(link).await;
@@ -191,7 +278,8 @@ impl Start<'_> {
             }
         }
         let limit = self.config.limit.map(|frames| Arc::new(Limit::new(frames)));
-        let (mut run, events) = self.begin(Origin::Live { hooks: Box::new(hooks), limit: limit.clone() })?;
+        let origin = Origin::Live { hooks: Box::new(hooks), limit: limit.clone(), redirect };
+        let (mut run, events) = self.begin(origin)?;
         let result = result.and_then(|()| begin()).and_then(|outputs| {
             for ((index, reader), output) in rings.into_iter().enumerate().zip(outputs) {
                 let doorbell = doorbells.ring(index).context("more rings than doorbells")?;
@@ -201,7 +289,7 @@ impl Start<'_> {
         });
         if let Err(error) = result {
             run.stop.give_up();
-            run.origin.detach().await;
+            run.origin.detach(self.links).await;
             return Err(error);
         }
         let ways: Vec<_> = live.directions.iter().map(|&direction| way(direction)).collect();

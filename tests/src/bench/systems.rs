@@ -19,11 +19,13 @@ const DEVICE: &str = "vx0";
 pub const MIRRED: &str = "mirred";
 
 /// All that can be measured, in the order of the table.
-pub static SYSTEMS: [System; 6] = [
+pub static SYSTEMS: [System; 7] = [
     // What the generator does alone.
     System { name: "nothing", color: "#999999", mirror: Mirror::Nothing },
-    System { name: "agent-packet", color: "#0072b2", mirror: Mirror::Agent("--transmit packet") },
-    System { name: "agent-udp", color: "#56b4e9", mirror: Mirror::Agent("--transmit udp") },
+    System { name: "agent-packet", color: "#0072b2", mirror: Mirror::Agent("--cpu 1 --transmit packet") },
+    System { name: "agent-udp", color: "#56b4e9", mirror: Mirror::Agent("--cpu 1 --transmit udp") },
+    // In the kernel, on whatever processor a frame comes by.
+    System { name: "agent-redirect", color: "#d55e00", mirror: Mirror::Agent("--mode redirect") },
     System { name: MIRRED, color: "#e69f00", mirror: Mirror::Tc },
     System { name: "daemonlogger", color: "#009e73", mirror: Mirror::Program("daemonlogger -i eth0 -o vx0") },
     // Without a size it chooses one by the link's speed, which may be more than the kernel gives.
@@ -113,9 +115,7 @@ impl System {
         let router = &place.lab.router;
         let program = match self.mirror {
             Mirror::Nothing => None,
-            Mirror::Agent(arguments) => {
-                Some(Agent::start(router, &format!("{RUN} --cpu {PROCESSOR} {arguments}")))
-            }
+            Mirror::Agent(arguments) => Some(Agent::start(router, &format!("{RUN} {arguments}"))),
             Mirror::Tc => {
                 add_device(place);
                 router.run(&format!("tc qdisc add dev {MIRRORED} clsact"));

@@ -1,0 +1,325 @@
+//! Redirect mode, as the control plane sees it: the kernel programs send by themselves, and are told how datagrams
+//! leave this host, again each time that may have changed.
+
+mod outgoing;
+mod prober;
+mod route;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf,
+    programs::{SchedClassifier, TcAttachType, tc::SchedClassifierLink},
+};
+use mirror_common::redirect::{Template, TunnelKey};
+
+use self::{outgoing::Outgoing, prober::Prober, route::Route};
+use crate::{
+    encap::{outer::Outer, template},
+    kernel::{
+        clsact,
+        load::REDIRECT_PROGRAMS,
+        own_paths::OwnPaths,
+        redirect::RedirectMaps,
+        segmenter::Segmenter,
+        support::TcHook,
+        tc_link::{self, Attachment},
+    },
+    links::{Link, Links},
+    output::{raw_socket::RawSocket, sighting::Sighting},
+};
+
+/// How often it is looked at how datagrams leave: routes and neighbours may have changed.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The same where a probe was not seen to leave.
+const UNSEEN_PERIOD: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether a limited run is over.
+const LIMIT_PERIOD: Duration = Duration::from_millis(20);
+
+/// Where as many probes in a row were not seen, a neighbour is not there any more.
+const UNSEEN_MAX: u32 = 10;
+
+/// How long the start waits for a neighbour to answer: the kernel asks three times, a second apart.
+const START_TIME: Duration = Duration::from_millis(3500);
+
+/// Hops unless a probe shows others (RFC 1700).
+const HOPS: u8 = 64;
+
+/// The sending half of the kernel programs.
+pub struct Redirect {
+    sensor: SocketAddr,
+    vni: u32,
+    raw: RawSocket,
+    prober: Prober,
+    maps: RedirectMaps,
+    own_paths: OwnPaths,
+    hook: TcHook,
+    segmenter: Option<Segmenter>,
+    /// Its programs. They go with the device.
+    segmenting: Vec<SchedClassifierLink>,
+    /// Where datagrams leave, or have left in this run.
+    outgoing: BTreeMap<u32, Outgoing>,
+    in_force: Template,
+    unseen: u32,
+    due: Instant,
+    is_limited: bool,
+    /// What the user was told last.
+    told: String,
+}
+
+impl Redirect {
+    /// Makes the segmenter, and finds out how datagrams leave.
+    ///
+    /// # Errors
+    ///
+    /// There is no way to the sensor that redirect mode can take: names ring mode.
+    pub async fn start(
+        raw: RawSocket,
+        (sensor, vni): (SocketAddr, u32),
+        (maps, cookie): (RedirectMaps, [u32; 2]),
+        own_paths: OwnPaths,
+        hook: TcHook,
+        limit: Option<u64>,
+        ebpf: &mut Ebpf,
+        links: &Links,
+    ) -> Result<Self> {
+        let mut maps = maps;
+        if let Some(frames) = limit {
+            maps.limit(frames)?;
+        }
+        let mut redirect = Self {
+            sensor,
+            vni,
+            raw,
+            prober: Prober::new(sensor, vni, cookie),
+            maps,
+            own_paths,
+            hook,
+            segmenter: None,
+            segmenting: Vec::new(),
+            outgoing: BTreeMap::new(),
+            in_force: Template::NONE,
+            unseen: 0,
+            due: Instant::now(),
+            is_limited: limit.is_some(),
+            told: String::new(),
+        };
+        match redirect.prepare(ebpf, links).await {
+            Ok(()) => Ok(redirect),
+            Err(error) => {
+                redirect.stop(links).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare(&mut self, ebpf: &mut Ebpf, links: &Links) -> Result<()> {
+        // Before anything is made: it may be in vain.
+        self.outgoing_link(links).await?;
+        let segmenter = self.segmenter.insert(Segmenter::make(&links.handle).await?);
+        for (program, side) in
+            [(REDIRECT_PROGRAMS[1], TcAttachType::Egress), (REDIRECT_PROGRAMS[2], TcAttachType::Ingress)]
+        {
+            let program = find(ebpf, program)?;
+            let Attachment { id, .. } =
+                tc_link::attach(program, &segmenter.name, side, self.hook, clsact::filter)?;
+            self.segmenting.push(program.take_link(id)?);
+        }
+        segmenter.start(&links.handle).await?;
+        self.put_in_force(self.no_way())?;
+        let deadline = Instant::now() + START_TIME;
+        while self.in_force.is_known == 0 {
+            self.look(ebpf, links).await?;
+            if Instant::now() >= deadline {
+                log::warn!("nobody answers for {} yet: it is sent to as soon as somebody does", self.sensor);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// When [`Self::follow`] is to be called.
+    #[must_use]
+    pub fn due(&self) -> Instant {
+        if self.is_limited { self.due.min(Instant::now() + LIMIT_PERIOD) } else { self.due }
+    }
+
+    /// Something changed that may change how datagrams leave.
+    pub fn hurry(&mut self) {
+        self.due = Instant::now();
+    }
+
+    /// The interface with this number is gone.
+    pub fn forget(&mut self, ifindex: u32) {
+        self.outgoing.remove(&ifindex);
+    }
+
+    /// Looks again how datagrams leave. Where they cannot, that is told, and frames are counted as failed.
+    pub async fn follow(&mut self, ebpf: &mut Ebpf, links: &Links) {
+        if Instant::now() < self.due {
+            return;
+        }
+        if let Err(error) = self.look(ebpf, links).await {
+            self.due = Instant::now() + UNSEEN_PERIOD;
+            let result = self.put_in_force(self.no_way());
+            let line = format!("{error:#}");
+            if self.told != line {
+                log::warn!("{line}");
+                self.told = line;
+            }
+            if let Err(error) = result {
+                log::debug!("{error:#}");
+            }
+        }
+    }
+
+    async fn look(&mut self, ebpf: &mut Ebpf, links: &Links) -> Result<()> {
+        let link = self.outgoing_link(links).await?;
+        if self.is_in_doubt()? {
+            self.outgoing.remove(&link.ifindex);
+        }
+        if !self.outgoing.contains_key(&link.ifindex) {
+            let program = find(ebpf, REDIRECT_PROGRAMS[0])?;
+            let outgoing = Outgoing::attach(program, &link, self.hook, links).await?;
+            self.outgoing.insert(link.ifindex, outgoing);
+        }
+        let packet_max = self.raw.path_mtu().context("the path has no MTU")?.min(link.mtu as usize);
+        let base = self.template(link.ifindex, packet_max as u32);
+        self.due = Instant::now() + PERIOD;
+        match self.prober.probe(&mut self.raw, &self.maps, link.ifindex).await? {
+            Some(Sighting::Template(outer)) => {
+                self.unseen = 0;
+                self.own_paths.add(outer.source(), self.sensor)?;
+                self.tell(&link, &outer);
+                self.put_in_force(with_headers(base, &outer))
+            }
+            Some(Sighting::Refused(refusal)) => bail!(
+                "--mode redirect cannot send to {}: datagrams leave through {}, {refusal}: use --mode ring",
+                self.sensor,
+                link.name
+            ),
+            Some(Sighting::Other) | None => {
+                self.unseen += 1;
+                self.due = Instant::now() + UNSEEN_PERIOD;
+                let is_the_same = self.in_force.ifindex == link.ifindex;
+                if is_the_same && self.unseen < UNSEEN_MAX { Ok(()) } else { self.put_in_force(base) }
+            }
+        }
+    }
+
+    /// The interface that datagrams leave through, as the host's routes have it.
+    async fn outgoing_link(&self, links: &Links) -> Result<Link> {
+        let sensor = self.sensor;
+        let ifindex = match route::find(&links.handle, sensor.ip()).await? {
+            Route::Through(ifindex) => ifindex,
+            Route::Local => {
+                bail!("--mode redirect cannot send to {sensor}: it is this host: use --mode ring")
+            }
+            Route::None => bail!("cannot send to {sensor}: there is no route to it"),
+        };
+        let all = links.all().await?;
+        let Some(link) = all.into_iter().find(|link| link.ifindex == ifindex) else {
+            bail!("cannot send to {sensor}: its interface is gone");
+        };
+        if !link.is_ethernet || link.is_loopback {
+            bail!(
+                "--mode redirect cannot send to {sensor}: datagrams leave through {}, which is no Ethernet device: \
+                 use --mode ring",
+                link.name
+            );
+        }
+        Ok(link)
+    }
+
+    /// Frames are counted as failed.
+    fn no_way(&self) -> Template {
+        self.template(0, 0)
+    }
+
+    fn template(&self, ifindex: u32, packet_max: u32) -> Template {
+        let remote = match self.sensor.ip() {
+            IpAddr::V4(address) => [address.to_bits(), 0, 0, 0],
+            IpAddr::V6(address) => {
+                let bits = address.to_bits();
+                [96, 64, 32, 0].map(|shift| ((bits >> shift) as u32).to_be())
+            }
+        };
+        Template {
+            ifindex,
+            segmenter: self.segmenter.as_ref().map_or(0, |segmenter| segmenter.ifindex),
+            packet_max,
+            tunnel: TunnelKey { id: self.vni, remote, tos: 0, ttl: HOPS, ext: 0, label: 0 },
+            ..Template::NONE
+        }
+    }
+
+    fn put_in_force(&mut self, template: Template) -> Result<()> {
+        if template != self.in_force || self.is_in_doubt()? {
+            self.maps.follow(template)?;
+            self.in_force = template;
+        }
+        Ok(())
+    }
+
+    /// Whether a hook has found out that the encapsulating program is not where it should be.
+    fn is_in_doubt(&self) -> Result<bool> {
+        Ok(self.maps.template()?.is_known != self.in_force.is_known)
+    }
+
+    fn tell(&mut self, link: &Link, outer: &Outer) {
+        let mac = outer.destination_mac().map(|byte| format!("{byte:02x}")).join(":");
+        let line = format!(
+            "sending to {} from within the kernel, through {} from {} to {mac}",
+            self.sensor,
+            link.name,
+            outer.source()
+        );
+        if self.told != line {
+            log::info!("{line}");
+            self.told = line;
+        }
+    }
+
+    /// Whether as many frames have come as the run was limited to.
+    #[must_use]
+    pub fn is_limit_reached(&self) -> bool {
+        self.is_limited && self.maps.is_limit_reached()
+    }
+
+    /// What kept frames from leaving: errno, and how often.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not give the counts.
+    pub fn errors(&self) -> Result<Vec<(i32, u64)>> {
+        self.maps.errors()
+    }
+
+    /// Takes everything away that it made. The hooks are detached by now.
+    pub async fn stop(&mut self, links: &Links) {
+        self.segmenting.clear();
+        for (ifindex, outgoing) in std::mem::take(&mut self.outgoing) {
+            outgoing.detach(ifindex, links).await;
+        }
+        if let Some(segmenter) = self.segmenter.take() {
+            segmenter.remove(&links.handle).await;
+        }
+    }
+}
+
+fn with_headers(base: Template, outer: &Outer) -> Template {
+    let (headers, sum) = template::halves_and_sum(outer);
+    Template { is_known: 1, headers, sum, ..base }
+}
+
+fn find<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
+    Ok(program.try_into()?)
+}

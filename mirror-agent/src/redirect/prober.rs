@@ -1,0 +1,101 @@
+//! Sends a datagram through the host's stack and sees what it looks like as it leaves, where the encapsulating program
+//! takes it away: routes, policy rules, neighbours and NAT are in it as the kernel applies them.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use anyhow::{Context as _, Result};
+use mirror_common::{
+    ethernet,
+    record::RecordHeader,
+    redirect::{PROBE_LEN, SIGHTING_MAX},
+};
+use tokio::time::sleep;
+
+use crate::{
+    encap::vxlan::Encapsulation,
+    kernel::redirect::RedirectMaps,
+    ledger::OutputCounters,
+    output::{
+        Output as _,
+        raw_socket::RawSocket,
+        sighting::{Probe, Sighting},
+        tap::Metadata,
+    },
+    source::Frame,
+};
+
+/// Bytes of a probe's frame: one of the shortest, should it ever reach a sensor.
+const FRAME_LEN: usize = 60;
+
+/// How long to wait for a probe: most often it has left when the system call is over; where a neighbour is still to be
+/// found it takes longer.
+const SIGHTING_TIME: Duration = Duration::from_millis(30);
+
+/// Between two looks.
+const LOOK_PERIOD: Duration = Duration::from_millis(1);
+
+/// Makes probes.
+#[derive(Debug)]
+pub struct Prober {
+    sensor: SocketAddr,
+    vni: u32,
+    cookie: [u32; 2],
+    number: u32,
+    /// Nobody's books: probes are no frames of the run.
+    counters: OutputCounters,
+}
+
+impl Prober {
+    pub fn new(sensor: SocketAddr, vni: u32, cookie: [u32; 2]) -> Self {
+        Self { sensor, vni, cookie, number: 0, counters: OutputCounters::default() }
+    }
+
+    /// Sends a probe. `None` where it was not seen at the interface with number `ifindex`.
+    pub async fn probe(
+        &mut self,
+        raw: &mut RawSocket,
+        maps: &RedirectMaps,
+        ifindex: u32,
+    ) -> Result<Option<Sighting>> {
+        // 0 stands for none.
+        self.number = self.number.wrapping_add(1).max(1);
+        let frame = self.frame();
+        let header = RecordHeader::default();
+        raw.send(&[Frame::whole(&header, &frame)], &self.counters)
+            .or_else(|error| if error.kind() == io::ErrorKind::Other { Ok(()) } else { Err(error) })
+            .context("cannot find out how datagrams leave")?;
+        raw.flush(&self.counters).context("cannot find out how datagrams leave")?;
+        let headers = Encapsulation::new(self.sensor.port(), self.vni).headers(header.flow_hash, frame.len());
+        let datagram = [&headers[..], &frame].concat();
+        let probe = Probe { sensor: self.sensor, vni: self.vni, datagram: &datagram };
+        let looks = SIGHTING_TIME.as_millis() / LOOK_PERIOD.as_millis();
+        for _ in 0..looks {
+            let seen = maps.sighting()?;
+            if seen.number == self.number {
+                let bytes = &seen.bytes[..(seen.len as usize).min(SIGHTING_MAX)];
+                let metadata = Metadata {
+                    ifindex: seen.ifindex,
+                    hardware: libc::ARPHRD_ETHER,
+                    is_tagged: seen.is_tagged != 0,
+                };
+                return Ok((seen.ifindex == ifindex).then(|| probe.judge(bytes, metadata)));
+            }
+            sleep(LOOK_PERIOD).await;
+        }
+        Ok(None)
+    }
+
+    /// An Ethernet frame between nobody, of the type that IEEE 802 keeps for experiments, that ends with what the
+    /// encapsulating program looks for.
+    fn frame(&self) -> [u8; FRAME_LEN] {
+        const EXPERIMENTAL: u16 = 0x88b5;
+        let mut frame = [0; FRAME_LEN];
+        frame[12..ethernet::HEADER_LEN as usize].copy_from_slice(&EXPERIMENTAL.to_be_bytes());
+        let end = &mut frame[FRAME_LEN - PROBE_LEN as usize..];
+        let words = [self.cookie[0], self.cookie[1], self.number];
+        for (place, word) in end.chunks_exact_mut(4).zip(words) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        frame
+    }
+}

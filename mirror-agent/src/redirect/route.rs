@@ -1,0 +1,65 @@
+//! Where the host's routes lead.
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result};
+use futures_util::TryStreamExt as _;
+use mirror_common::own;
+use rtnetlink::{
+    Handle,
+    packet_route::{
+        AddressFamily,
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    },
+};
+
+/// A route as the agent's datagrams take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Through the interface with this number.
+    Through(u32),
+    /// To this host itself.
+    Local,
+    /// There is none.
+    None,
+}
+
+/// Asks the kernel for the route to an address, as `ip route get ADDRESS mark MARK` does.
+///
+/// # Errors
+///
+/// What netlink says, besides that there is no route.
+pub async fn find(netlink: &Handle, address: IpAddr) -> Result<Route> {
+    let mut message = RouteMessage::default();
+    let (family, prefix, destination) = match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
+    };
+    message.header.address_family = family;
+    message.header.destination_prefix_length = prefix;
+    message.attributes = vec![RouteAttribute::Destination(destination), RouteAttribute::Mark(own::MARK)];
+    let found = match netlink.route().get(message).execute().try_next().await {
+        Ok(found) => found,
+        Err(rtnetlink::Error::NetlinkError(error))
+            if matches!(
+                -error.raw_code(),
+                libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL
+            ) =>
+        {
+            return Ok(Route::None);
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot find the route to {address}")),
+    };
+    let Some(found) = found else { return Ok(Route::None) };
+    let through = found.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(ifindex) => Some(*ifindex),
+        _ => None,
+    });
+    Ok(match (found.header.kind, through) {
+        (RouteType::Local, _) => Route::Local,
+        (RouteType::Unicast | RouteType::Multicast | RouteType::Broadcast, Some(ifindex)) => {
+            Route::Through(ifindex)
+        }
+        _ => Route::None,
+    })
+}

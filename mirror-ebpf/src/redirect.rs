@@ -1,0 +1,242 @@
+//! Redirect mode, the hook's part: sends a clone of a frame on its way, and counts what became of it.
+//!
+//! All of it happens within the hook's run, on its processor: `bpf_clone_redirect` returns when the clone has
+//! passed the programs of [`crate::encapsulate`] and [`crate::segmenter`] and is with the card, or its queue.
+
+use core::arch::asm;
+
+use aya_ebpf::helpers::generated::bpf_clone_redirect;
+use mirror_common::{
+    bytes::Bytes as _,
+    counters::HookCounters,
+    headers::Headers,
+    ip,
+    record::Segmentation,
+    redirect::{HEADERS_V4, HEADERS_V6, Handoff, TEMPLATES, stage},
+    settings::oversize,
+    udp,
+};
+
+use crate::{
+    maps::{CURRENT, ERRORS, HANDOFF, LEFT, TEMPLATE, setting},
+    probe::is_probe,
+    skb::Skb,
+};
+
+/// An errno of linux/errno.h: the encapsulating program is not where it should be.
+const ENODEV: u32 = 19;
+/// There is no way to the sensor.
+const ENETUNREACH: u32 = 101;
+/// The queue did not take the packet (`NET_XMIT_DROP`).
+pub const ENOBUFS: u32 = 105;
+/// Nothing of a frame came out of the kernel's stack, which does not say why: no neighbour, a packet filter.
+const EHOSTUNREACH: u32 = 113;
+
+/// `NET_XMIT_CN` of linux/netdevice.h: the queue took the packet, and is congested.
+pub const CONGESTED: i64 = 2;
+
+/// What the hook knows of a frame.
+pub struct Traits {
+    pub flow_hash: u32,
+    /// Bytes of the frame on the wire, or of the longest segment that it is to be cut into; 0 where that is not known.
+    pub longest: u32,
+    /// Whether the kernel's stack has something left to do: cut it, complete it, or put its tag back.
+    pub needs_stack: bool,
+    pub segmentation: Segmentation,
+}
+
+/// What the hook meets where datagrams leave through an interface that is mirrored too.
+pub enum Met {
+    /// Any frame, or a datagram that is complete.
+    Frame,
+    /// A frame's clone, which the encapsulating program meets next: a datagram, but for the headers.
+    Clone,
+    /// A probe, or a datagram of the segmenter's that the encapsulating program sends anew: neither leaves.
+    Unfinished,
+}
+
+/// Tells them apart.
+#[inline(always)]
+pub fn meet(skb: Skb, is_marked: bool) -> Met {
+    let Some(handoff) = HANDOFF.get_ptr(0) else { return Met::Frame };
+    // SAFETY: this processor's own value.
+    let (stage, len) = unsafe { ((*handoff).stage, (*handoff).len) };
+    match stage {
+        stage::STRAIGHT if len == skb.len() => Met::Clone,
+        stage::DATAGRAMS if is_marked => Met::Unfinished,
+        stage::IDLE if is_marked && is_probe(skb) != 0 => Met::Unfinished,
+        _ => Met::Frame,
+    }
+}
+
+/// Bytes of the headers from Ethernet to VXLAN.
+#[inline(always)]
+pub fn headers_len() -> u32 {
+    if setting!(redirect.is_v6) == 0 { HEADERS_V4 } else { HEADERS_V6 }
+}
+
+/// Bytes of the longest segment of a frame with these headers that is cut into `gso_size` bytes of payload each, without
+/// its tag in the metadata; 0 where a tunnel is in between.
+#[inline(always)]
+pub fn segment_len(skb: Skb, headers: &Headers, gso_size: u16) -> u32 {
+    let header = match headers.protocol {
+        // The upper half of the byte at 12 has the header's length in words (RFC 9293 section 3.1).
+        ip::TCP => u32::from(skb.byte(headers.at + 12).unwrap_or(0) >> 4) * 4,
+        ip::UDP => udp::HEADER_LEN as u32,
+        _ => return 0,
+    };
+    headers.at + header + u32::from(gso_size)
+}
+
+/// Takes a frame from what is left of a limited run. `false` where nothing is.
+#[inline(always)]
+pub fn take_from_limit() -> bool {
+    let Some(left) = LEFT.get_ptr_mut(0) else { return false };
+    let mut taken: i64 = -1;
+    // SAFETY: the array's value stays in place, and is aligned. (The target has no atomic types in `core`; the kernel
+    // has had this instruction since 5.12.)
+    unsafe {
+        asm!("{taken} = atomic_fetch_add((u64 *)({left} + 0), {taken})", left = in(reg) left, taken = inout(reg) taken);
+    }
+    taken > 0
+}
+
+/// Sends a clone of the frame, and counts. `counters` are those of this hook, on this processor: another run of it
+/// may come in between, where the clone leaves through an interface that is mirrored as well.
+#[inline(always)]
+pub fn send(skb: Skb, traits: &Traits, counters: *mut HookCounters) {
+    let Some(handoff) = HANDOFF.get_ptr_mut(0) else { return };
+    // SAFETY: the pointer is to this processor's value, and hooks do not run at the same time on a processor.
+    if unsafe { (*handoff).stage } == stage::IDLE {
+        send_with(handoff, skb, traits, counters);
+    } else {
+        send_within(handoff, skb, traits, counters);
+    }
+}
+
+/// For a frame that comes up while a clone is on its way, on the same processor: the host asks for a neighbour.
+#[inline(never)]
+fn send_within(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut HookCounters) {
+    // SAFETY: as in `send`.
+    let outer = unsafe { *handoff };
+    send_with(handoff, skb, traits, counters);
+    // SAFETY: as above.
+    unsafe { handoff.write(outer) };
+}
+
+#[inline(always)]
+fn send_with(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut HookCounters) {
+    let Some(&current) = CURRENT.get(0) else { return };
+    let Some(template) = TEMPLATE.get_ptr(current % TEMPLATES as u32) else { return };
+    // SAFETY: the array's values stay in place, and user space does not write to the one in use.
+    let template = unsafe { &*template };
+
+    if template.ifindex == 0 {
+        return fail(counters, ENETUNREACH);
+    }
+    let headers_len = headers_len();
+    // Of the Ethernet header, which is no part of the IP packet.
+    let room = template.packet_max.saturating_sub(headers_len - mirror_common::ethernet::HEADER_LEN);
+    let is_cut = traits.segmentation != Segmentation::None;
+    let mut kept = setting!(snaplen);
+    let mut needs_stack = traits.needs_stack || template.is_known == 0;
+    // What comes out of the segmenter is cut later, and over IPv6 none comes out that is too long.
+    let is_cut_late = needs_stack && setting!(redirect.is_v6) != 0;
+    let longest = if is_cut_late { traits.longest } else { traits.longest.min(kept) };
+    if longest > room {
+        match setting!(redirect.oversize) {
+            oversize::TRUNCATE if needs_stack => {}
+            oversize::TRUNCATE => kept = room,
+            oversize::DROP => {
+                // SAFETY: as for `counters` above.
+                return unsafe { (*counters).too_big += 1 };
+            }
+            _ => needs_stack = true,
+        }
+    }
+    let (stage, ifindex) = if needs_stack {
+        (stage::SEGMENTER, template.segmenter)
+    } else {
+        (stage::STRAIGHT, template.ifindex)
+    };
+    // SAFETY: as above.
+    unsafe {
+        handoff.write(Handoff {
+            stage,
+            template: current,
+            flow_hash: traits.flow_hash,
+            kept,
+            len: skb.len(),
+            ..Handoff::default()
+        });
+    }
+    // SAFETY: the context is valid.
+    let result = unsafe { bpf_clone_redirect(skb.as_ptr(), ifindex, 0) };
+    // SAFETY: as above.
+    let done = unsafe { &mut *handoff };
+    let reached = core::mem::replace(&mut done.stage, stage::IDLE);
+
+    let refusal = match result {
+        0 | CONGESTED => 0,
+        _ if done.error != 0 => done.error,
+        // Below 0 it is an errno.
+        result if result < 0 => (-result) as u32,
+        _ => ENOBUFS,
+    };
+    if needs_stack {
+        return count_datagrams(skb, counters, done, is_cut);
+    }
+    if reached == stage::STRAIGHT && refusal == 0 {
+        // It has left as it was, since somebody took the encapsulating program away: never again.
+        // SAFETY: an aligned word, which user space writes anew with the next template.
+        unsafe { (&raw const template.is_known).cast_mut().write_volatile(0) };
+        return fail(counters, ENODEV);
+    }
+    if refusal != 0 {
+        return fail(counters, refusal);
+    }
+    // SAFETY: as for `counters` above.
+    unsafe {
+        (*counters).sent += 1;
+        (*counters).datagrams += 1;
+        (*counters).payload += u64::from(skb.len().min(kept) + mirror_common::vxlan::HEADER_LEN as u32);
+        (*counters).truncated += u64::from(skb.len() > kept);
+    }
+}
+
+/// What came out of the segmenter was counted one by one.
+#[inline(always)]
+fn count_datagrams(skb: Skb, counters: *mut HookCounters, done: &Handoff, is_cut: bool) {
+    // 0 where the kernel does not know: what a virtual machine handed over.
+    let expected = if is_cut { skb.gso_segs().max(1) } else { 1 };
+    // SAFETY: as in `send`.
+    unsafe {
+        (*counters).datagrams += u64::from(done.datagrams);
+        (*counters).payload += done.payload;
+    }
+    if done.too_big > 0 && done.failed == 0 {
+        // SAFETY: as in `send`.
+        return unsafe { (*counters).too_big += 1 };
+    }
+    if done.failed > 0 || done.datagrams < expected {
+        return fail(counters, if done.error == 0 { EHOSTUNREACH } else { done.error });
+    }
+    // SAFETY: as in `send`.
+    unsafe {
+        (*counters).sent += 1;
+        (*counters).truncated += u64::from(done.cut > 0);
+    }
+}
+
+#[inline(never)]
+fn fail(counters: *mut HookCounters, error: u32) {
+    // SAFETY: as in `send`.
+    unsafe { (*counters).send_failed += 1 };
+    match ERRORS.get_ptr_mut(error) {
+        // SAFETY: this processor's own value; nothing is ever deleted.
+        Some(count) => unsafe { *count += 1 },
+        None => {
+            let _ = ERRORS.insert(error, 1, 0);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Redirect mode, on the segmenter: a VXLAN device that takes its destination from each packet.
+
+use aya_ebpf::{
+    bindings::{BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::generated::{bpf_redirect, bpf_skb_set_tunnel_key},
+};
+use mirror_common::{
+    own,
+    redirect::{TEMPLATES, TunnelKey, stage},
+};
+
+use crate::{
+    maps::{CURRENT, HANDOFF, TEMPLATE, setting},
+    skb::Skb,
+};
+
+/// Tells the device where to send a clone. Whatever else comes is not meant for the sensor.
+#[inline(always)]
+pub fn address(skb: Skb) -> i32 {
+    const SHOT: i32 = TC_ACT_SHOT as i32;
+    let Some(handoff) = HANDOFF.get_ptr_mut(0) else { return SHOT };
+    // SAFETY: this processor's own value, which nothing else uses while this program runs.
+    let handoff = unsafe { &mut *handoff };
+    if handoff.stage != stage::SEGMENTER || handoff.len != skb.len() {
+        return SHOT;
+    }
+    handoff.stage = stage::DATAGRAMS;
+    let Some(template) = TEMPLATE.get_ptr(handoff.template % TEMPLATES as u32) else { return SHOT };
+    // The helper wants it on the stack or in a map, and the map's is shared.
+    // SAFETY: the array's values stay in place, and user space does not write to the one in use.
+    let mut key: TunnelKey = unsafe { (*template).tunnel };
+    let flags = if setting!(redirect.is_v6) == 0 { BPF_F_ZERO_CSUM_TX } else { BPF_F_TUNINFO_IPV6 };
+    // SAFETY: the context is valid, and the key has as many bytes.
+    let result = unsafe {
+        bpf_skb_set_tunnel_key(
+            skb.as_ptr(),
+            (&raw mut key).cast(),
+            size_of::<TunnelKey>() as u32,
+            u64::from(flags),
+        )
+    };
+    if result != 0 {
+        handoff.error = (-result) as u32;
+        return SHOT;
+    }
+    // SAFETY: the context is valid.
+    unsafe { (*skb.as_ptr()).mark = own::MARK };
+    TC_ACT_UNSPEC
+}
+
+/// Takes a packet away without its sender taking notice, who would try again or give up the rest of a datagram: the
+/// segmenter drops whatever comes in. Returns the verdict.
+#[inline(always)]
+pub fn discard() -> i32 {
+    let segmenter = CURRENT
+        .get(0)
+        .and_then(|current| TEMPLATE.get_ptr(current % TEMPLATES as u32))
+        // SAFETY: the array's values stay in place, and user space does not write to the one in use.
+        .map_or(0, |template| unsafe { (*template).segmenter });
+    // SAFETY: the helper takes any number.
+    unsafe { bpf_redirect(segmenter, u64::from(BPF_F_INGRESS)) as i32 }
+}
