@@ -101,6 +101,9 @@ pub struct MirrorArgs {
     /// For tests: which of the kernel's two ways of attaching to use
     #[arg(long, value_enum, default_value_t = Attach::Auto, hide = true)]
     pub attach: Attach,
+    /// For tests: where an XDP program is to run
+    #[arg(long, value_enum, default_value_t = XdpAttach::Auto, hide = true)]
+    pub xdp_attach: XdpAttach,
 }
 
 /// How a replay is paced: at most one of these. The default is the capture's own timing, with `-w` top
@@ -186,6 +189,17 @@ pub enum Attach {
     Tcx,
     /// A filter under the clsact qdisc.
     Clsact,
+}
+
+/// `--xdp-attach`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum XdpAttach {
+    /// In the driver where that can, else in front of the stack.
+    Auto,
+    /// In the driver.
+    Native,
+    /// In front of the stack, on socket buffers.
+    Generic,
 }
 
 /// `--transmit`

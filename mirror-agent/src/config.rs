@@ -9,7 +9,7 @@ use std::{
 use mirror_common::{record::Direction, vxlan};
 
 use crate::{
-    cli::{self, Attach, Hook, MirrorArgs, Mode, Oversize, PacingArgs, ReportForm, Transmit},
+    cli::{self, Attach, Hook, MirrorArgs, Mode, Oversize, PacingArgs, ReportForm, Transmit, XdpAttach},
     output::pcapng,
     source::{capture::STDIN, replay::pace::Pacing},
 };
@@ -61,6 +61,8 @@ pub struct Live {
     pub ring_size: u32,
     /// How to attach.
     pub attach: Attach,
+    /// How to attach an XDP program.
+    pub xdp_attach: XdpAttach,
 }
 
 /// Captures, and how they are played.
@@ -146,6 +148,7 @@ impl Config {
                 mode: args.mode,
                 ring_size: args.ring_size.unwrap_or(RING_SIZE),
                 attach: args.attach,
+                xdp_attach: args.xdp_attach,
             })
         } else {
             let passes = args.passes.unwrap_or(1);

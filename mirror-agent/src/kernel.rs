@@ -14,3 +14,5 @@ pub mod skb_layout;
 pub mod support;
 pub mod tc_link;
 pub mod transmit;
+pub mod xdp;
+pub mod xdp_layout;

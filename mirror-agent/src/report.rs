@@ -16,7 +16,7 @@ pub struct Report {
     pub schema: u32,
     /// How frames reach the output: `ring`, or `replay` from captures.
     pub mode: &'static str,
-    /// Where the kernel programs sit: `tc`; `none` in a replay.
+    /// Where the kernel programs sit: `tc` or `xdp`; `none` in a replay.
     pub hook: &'static str,
     /// What frames are sent in: `vxlan`, or `none` in a capture.
     pub encap: &'static str,

@@ -1,5 +1,7 @@
 //! The Internet checksum, RFC 1071: of an IPv4 header, and of a UDP datagram over IPv6.
 
+use crate::headers::Headers;
+
 /// A one's complement sum under way. It knows no byte order (RFC 1071 section 2 (B)), so words are added as
 /// they lie in memory, and turned once at the end.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,6 +66,25 @@ impl Sum {
     }
 }
 
+/// The sum of a TCP or UDP packet's pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1) in host order, not
+/// complemented: what the stack leaves in the checksum's field for a card to complete. `len` is that of the transport
+/// header and what follows. Never 0.
+#[inline(always)]
+#[must_use]
+pub const fn pseudo_header(headers: &Headers, len: u32) -> u16 {
+    const fn halves(word: u32) -> u64 {
+        (word >> 16) as u64 + (word & 0xffff) as u64
+    }
+    let (a, b) = (&headers.source, &headers.destination);
+    // What maps an IPv4 address into IPv6 adds 65,535, which is to add nothing.
+    let sum = halves(a[0]) + halves(a[1]) + halves(a[2]) + halves(a[3]);
+    let sum = sum + halves(b[0]) + halves(b[1]) + halves(b[2]) + halves(b[3]);
+    let sum = sum + halves(len) + headers.protocol as u64;
+    // Below 2^21, so that two carries are all.
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
 /// A sum of the same value (modulo 65,535) below 2^33.
 const fn fold_once(sum: u64) -> u64 {
     (sum & 0xffff_ffff) + (sum >> 32)
@@ -95,6 +116,24 @@ mod tests {
     fn example_of_rfc_1071() {
         let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
         assert_eq!(Sum::new().with(&bytes).checksum(), !0xddf2, "section 3");
+    }
+
+    #[test]
+    fn pseudo_headers_of_both_versions() {
+        // 10.0.0.1 to 255.255.0.2, TCP, 20 bytes.
+        let source = [0, 0, 0xffff, 0x0a00_0001];
+        let headers =
+            Headers { source, destination: [0, 0, 0xffff, 0xffff_0002], protocol: 6, ..Headers::NONE };
+        let bytes = [10, 0, 0, 1, 255, 255, 0, 2, 0, 6, 0, 20];
+        assert_eq!(pseudo_header(&headers, 20), !naive(&bytes));
+        // fe80::ffff:1 to ffff:..:ffff, UDP, 70,000 bytes.
+        let source = [0xfe80_0000, 0, 0, 0xffff_0001];
+        let headers = Headers { source, destination: [u32::MAX; 4], protocol: 17, ..Headers::NONE };
+        let mut bytes: Vec<u8> = source.iter().flat_map(|word| word.to_be_bytes()).collect();
+        bytes.extend([0xff; 16]);
+        bytes.extend(70_000_u32.to_be_bytes());
+        bytes.extend([0, 0, 0, 17]);
+        assert_eq!(pseudo_header(&headers, 70_000), !naive(&bytes));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Settings {
     pub skb: SkbLayout,
     /// How frames are sent where the kernel programs do that.
     pub redirect: Redirect,
+    /// What the XDP programs go by.
+    pub xdp: XdpLayout,
 }
 
 /// Of redirect mode.
@@ -112,6 +114,39 @@ impl SkbLayout {
         end: 0,
         gso_type: 0,
         gso: GsoBits::USUAL,
+    };
+}
+
+/// What an XDP program may use, and where this kernel keeps what `struct xdp_md` does not show: offsets in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XdpLayout {
+    /// 1 where the kernel copies frames in several pieces for the program (`bpf_xdp_load_bytes`, Linux 5.18).
+    pub has_load_bytes: u32,
+    /// 1 where the rest is known; 0 where super-frames go as they are.
+    pub is_known: u32,
+    /// Of `data_hard_start`, an address, in `struct xdp_buff`: where the frame's buffer begins.
+    pub data_hard_start: u32,
+    /// Of `frame_sz`, 32 bits, in `struct xdp_buff`: bytes of the buffer, `skb_shared_info` at its end included.
+    pub frame_sz: u32,
+    /// Bytes that `skb_shared_info` takes at the buffer's end: `SKB_DATA_ALIGN` of its size.
+    pub shared_info_len: u32,
+    /// Of `gso_size`, 16 bits, in `struct skb_shared_info`.
+    pub gso_size: u32,
+    /// Of `gso_type`, 32 bits, in `struct skb_shared_info`. What its bits mean: [`SkbLayout::gso`].
+    pub gso_type: u32,
+}
+
+impl XdpLayout {
+    /// Nothing is known, and no helper is there.
+    pub const UNKNOWN: Self = Self {
+        has_load_bytes: 0,
+        is_known: 0,
+        data_hard_start: 0,
+        frame_sz: 0,
+        shared_info_len: 0,
+        gso_size: 0,
+        gso_type: 0,
     };
 }
 

@@ -3,6 +3,7 @@
 use core::hint::black_box;
 
 use mirror_common::{
+    bytes::Bytes,
     flow,
     headers::{Headers, Part},
 };
@@ -10,7 +11,6 @@ use mirror_common::{
 use crate::{
     datagram::common_hash,
     own_traffic::{leads_to_sensor, may_lead_to_sensor},
-    skb::Skb,
 };
 
 /// What the capture needs to know of a frame.
@@ -32,9 +32,9 @@ fn blank() -> Headers {
 
 /// Reads a frame's headers into `headers`, where those of the packet stay that an ICMP error quotes.
 #[inline(always)]
-pub fn classify(skb: Skb, headers: &mut Headers) -> Class {
+pub fn classify<B: Bytes>(frame: B, headers: &mut Headers) -> Class {
     *headers = blank();
-    headers.read(skb);
+    headers.read(frame);
     if may_lead_to_sensor(headers) && leads_to_sensor(headers) != 0 {
         return Class::Own;
     }
@@ -42,8 +42,8 @@ pub fn classify(skb: Skb, headers: &mut Headers) -> Class {
     if headers.part != Part::Whole {
         hash = common_hash(headers, hash);
     }
-    let quote = headers.quote(skb);
-    if quote != 0 && headers.read_quoted(skb, quote) && leads_to_sensor(headers) != 0 {
+    let quote = headers.quote(frame);
+    if quote != 0 && headers.read_quoted(frame, quote) && leads_to_sensor(headers) != 0 {
         return Class::Own;
     }
     Class::Flow(hash)

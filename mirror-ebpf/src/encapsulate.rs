@@ -17,6 +17,7 @@ use mirror_common::{
 use crate::{
     datagrams,
     maps::{HANDOFF, IDS, SUMMED, TEMPLATE, setting},
+    packet::Packet,
     probe,
     redirect::headers_len,
     skb::{Skb, checked_length},

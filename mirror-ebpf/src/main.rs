@@ -12,17 +12,19 @@ mod encapsulate;
 mod maps;
 mod offload;
 mod own_traffic;
+mod packet;
 mod probe;
 mod redirect;
 mod ring;
 mod runtime;
 mod segmenter;
 mod skb;
+mod xdp;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    macros::classifier,
-    programs::TcContext,
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action::XDP_PASS},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
 use mirror_common::record::Direction;
 
@@ -45,6 +47,28 @@ fn look(ctx: &TcContext, direction: Direction) -> i32 {
     let skb: *mut __sk_buff = ctx.skb.skb;
     capture::capture(skb::Skb::new(skb), direction);
     TC_ACT_UNSPEC
+}
+
+/// Sees what the host receives, in the driver, before there is a socket buffer. The verdict is always the same: the
+/// frame goes on.
+#[xdp]
+pub fn mirror_xdp(ctx: XdpContext) -> u32 {
+    xdp::capture(xdp::Buff::new(ctx.ctx), false);
+    XDP_PASS
+}
+
+/// The same, where the driver may hand on frames in several pieces.
+#[xdp(frags)]
+pub fn mirror_xdp_frags(ctx: XdpContext) -> u32 {
+    xdp::capture(xdp::Buff::new(ctx.ctx), false);
+    XDP_PASS
+}
+
+/// The same, where the kernel shows the program a socket buffer, for want of a driver that runs it.
+#[xdp]
+pub fn mirror_xdp_skb(ctx: XdpContext) -> u32 {
+    xdp::capture(xdp::Buff::new(ctx.ctx), true);
+    XDP_PASS
 }
 
 /// Redirect mode, where datagrams leave: puts the outer headers in front of a frame's clone.

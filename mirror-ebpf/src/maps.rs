@@ -11,7 +11,7 @@ use mirror_common::{
     own::Path,
     record::{Doorbell, RINGS_MAX},
     redirect::{Handoff, Sighting, TEMPLATES, Template},
-    settings::{Redirect, Settings, SkbLayout},
+    settings::{Redirect, Settings, SkbLayout, XdpLayout},
 };
 
 /// One entry per interface and direction ([`mirror_common::counters::key`]), made before its hook is
@@ -93,6 +93,7 @@ pub static SETTINGS: Settings = Settings {
     time_stamps: 0,
     skb: SkbLayout::UNKNOWN,
     redirect: Redirect::OFF,
+    xdp: XdpLayout::UNKNOWN,
 };
 
 /// What user space decided: one field of [`Settings`].

@@ -5,6 +5,7 @@ use mirror_common::redirect::{PROBE_LEN, SIGHTING_MAX};
 
 use crate::{
     maps::{SIGHTINGS, setting},
+    packet::Packet as _,
     segmenter::discard,
     skb::{Skb, checked_length},
 };

@@ -13,7 +13,8 @@ use mirror_common::{
 
 use crate::{
     maps::{DOORBELLS, RINGS, setting},
-    skb::{Skb, checked_length},
+    packet::Packet,
+    skb::checked_length,
 };
 
 /// What became of a frame.
@@ -29,7 +30,7 @@ type Ring = RingBuf<u8, 4096>;
 /// Tries the size classes in ascending order. The classes are constants, so each comparison guards code
 /// for its own size, which is what the verifier asks of a reservation.
 #[inline(always)]
-pub fn copy_into_ring(skb: Skb, tag: u32, header: &RecordHeader) -> Copied {
+pub fn copy_into_ring<P: Packet>(packet: P, tag: u32, header: &RecordHeader) -> Copied {
     let index = flow::ring(header.flow_hash, setting!(rings));
     let Some(ring) = RINGS.get(index) else {
         return Copied::NoRoom;
@@ -37,7 +38,7 @@ pub fn copy_into_ring(skb: Skb, tag: u32, header: &RecordHeader) -> Copied {
     macro_rules! try_class {
         ($($class:literal)*) => {$(
             if header.captured_len <= SIZE_CLASSES[$class] as u32 {
-                return copy::<{ SIZE_CLASSES[$class] }>(skb, tag, header, ring, index);
+                return copy::<P, { SIZE_CLASSES[$class] }>(packet, tag, header, ring, index);
             }
         )*};
     }
@@ -47,7 +48,13 @@ pub fn copy_into_ring(skb: Skb, tag: u32, header: &RecordHeader) -> Copied {
 }
 
 #[inline(always)]
-fn copy<const ROOM: usize>(skb: Skb, tag: u32, header: &RecordHeader, ring: &Ring, index: u32) -> Copied {
+fn copy<P: Packet, const ROOM: usize>(
+    packet: P,
+    tag: u32,
+    header: &RecordHeader,
+    ring: &Ring,
+    index: u32,
+) -> Copied {
     // SAFETY: the ring comes out of the map of rings; the size is a constant.
     let record =
         unsafe { bpf_ringbuf_reserve((&raw const *ring).cast_mut().cast(), (HEADER_LEN + ROOM) as u64, 0) };
@@ -60,7 +67,7 @@ fn copy<const ROOM: usize>(skb: Skb, tag: u32, header: &RecordHeader, ring: &Rin
         record.cast::<u8>().add(HEADER_LEN)
     };
     // SAFETY: `frame` points to ROOM bytes.
-    if !unsafe { copy_frame::<ROOM>(skb, tag, frame, header.captured_len) } {
+    if !unsafe { copy_frame::<P, ROOM>(packet, tag, frame, header.captured_len) } {
         // SAFETY: the record was reserved above and is given back once.
         unsafe { bpf_ringbuf_discard(record, u64::from(BPF_RB_NO_WAKEUP)) };
         return Copied::Unreadable;
@@ -78,13 +85,13 @@ fn copy<const ROOM: usize>(skb: Skb, tag: u32, header: &RecordHeader, ring: &Rin
 ///
 /// `to` has room for ROOM bytes.
 #[inline(always)]
-unsafe fn copy_frame<const ROOM: usize>(skb: Skb, tag: u32, to: *mut u8, len: u32) -> bool {
+unsafe fn copy_frame<P: Packet, const ROOM: usize>(packet: P, tag: u32, to: *mut u8, len: u32) -> bool {
     if tag == 0 {
         let Some(len) = checked_length(len, ROOM as u32) else {
             return false;
         };
         // SAFETY: `len` is at most ROOM.
-        return unsafe { skb.copy(0, to, len) };
+        return unsafe { packet.copy(0, to, len) };
     }
     const TAG_END: u32 = ADDRESSES_LEN + TAG_LEN;
     let Some(rest) = checked_length(len.wrapping_sub(TAG_END), ROOM as u32 - TAG_END) else {
@@ -94,7 +101,7 @@ unsafe fn copy_frame<const ROOM: usize>(skb: Skb, tag: u32, to: *mut u8, len: u3
     // is aligned to 8.
     unsafe {
         to.add(ADDRESSES_LEN as usize).cast::<u32>().write(tag.to_be());
-        skb.copy(0, to, ADDRESSES_LEN) && skb.copy(ADDRESSES_LEN, to.add(TAG_END as usize), rest)
+        packet.copy(0, to, ADDRESSES_LEN) && packet.copy(ADDRESSES_LEN, to.add(TAG_END as usize), rest)
     }
 }
 

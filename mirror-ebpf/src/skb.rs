@@ -8,6 +8,8 @@ use aya_ebpf::{
 };
 use mirror_common::bytes::Bytes;
 
+use crate::packet::Packet;
+
 /// The socket buffer that a hook was called for.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -103,17 +105,6 @@ impl Skb {
         let start = data.wrapping_add(offset as usize);
         (start.wrapping_add(len) <= end).then_some(start as *const u16)
     }
-
-    /// Copies `len` bytes at `offset` to `to`. `false` where the buffer is shorter.
-    ///
-    /// # Safety
-    ///
-    /// `to` has room for `len` bytes. The verifier checks that too, and wants to see `len` above 0.
-    #[inline(always)]
-    pub unsafe fn copy(self, offset: u32, to: *mut u8, len: u32) -> bool {
-        // SAFETY: the context is valid; the caller vouches for `to` and `len`.
-        unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to.cast::<c_void>(), len) == 0 }
-    }
 }
 
 /// Copies what lies at an address of the kernel's. `false` where nothing does.
@@ -125,6 +116,14 @@ impl Skb {
 pub unsafe fn read_kernel(address: *const c_void, to: *mut u8, len: u32) -> bool {
     // SAFETY: the caller vouches for `to`. The helper takes any address, and says so where it cannot be read.
     unsafe { bpf_probe_read_kernel(to.cast::<c_void>(), len, address) == 0 }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    unsafe fn copy(self, offset: u32, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the context is valid; the caller vouches for `to` and `len`.
+        unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to.cast::<c_void>(), len) == 0 }
+    }
 }
 
 /// In place where the bytes are in the linear area, as headers are in nearly all frames. Through the helper where

@@ -23,6 +23,8 @@ pub enum Verdict {
     Next = -1,
     /// Let it pass; no further program is asked.
     Pass = 0,
+    /// Throw it away.
+    Drop = 2,
 }
 
 /// The program, attached for as long as this lives.
@@ -40,7 +42,24 @@ impl ForeignProgram {
     pub fn attach(host: &Host, index: u32, direction: Direction, verdict: Verdict) -> io::Result<Self> {
         host.within(move || {
             let program = load(direction, verdict)?;
-            let link = link(&program, index, direction)?;
+            let link = create_link(&program, index, attach_type(direction), 0)?;
+            Ok(Self { program, _link: link })
+        })
+    }
+
+    /// Attaches an XDP program that passes every frame, in front of the stack.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn attach_xdp(host: &Host, index: u32) -> io::Result<Self> {
+        const BPF_PROG_TYPE_XDP: u32 = 6;
+        const BPF_XDP: u32 = 37;
+        const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+        // r0 = XDP_PASS; exit
+        const INSTRUCTIONS: [u64; 2] = [2 << 32 | 0xb7, 0x95];
+        host.within(move || {
+            let program = load_program(BPF_PROG_TYPE_XDP, BPF_XDP, "foreign", &INSTRUCTIONS)?;
+            let link = create_link(&program, index, BPF_XDP, XDP_FLAGS_SKB_MODE)?;
             Ok(Self { program, _link: link })
         })
     }
@@ -161,7 +180,7 @@ fn lift_memory_lock_limit() {
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
 }
 
-fn link(program: &OwnedFd, index: u32, direction: Direction) -> io::Result<OwnedFd> {
+fn create_link(program: &OwnedFd, index: u32, attach_type: u32, flags: u32) -> io::Result<OwnedFd> {
     /// The start of `union bpf_attr` for BPF_LINK_CREATE.
     #[repr(C)]
     struct Create {
@@ -171,12 +190,8 @@ fn link(program: &OwnedFd, index: u32, direction: Direction) -> io::Result<Owned
         flags: u32,
     }
     const BPF_LINK_CREATE: i64 = 28;
-    let attributes = Create {
-        prog_fd: program.as_raw_fd() as u32,
-        target_ifindex: index,
-        attach_type: attach_type(direction),
-        flags: 0,
-    };
+    let attributes =
+        Create { prog_fd: program.as_raw_fd() as u32, target_ifindex: index, attach_type, flags };
     bpf(BPF_LINK_CREATE, &attributes)
 }
 

@@ -158,6 +158,12 @@ impl<'a> Btf<'a> {
         self.find(structure.0, name, DEPTH_MAX)
     }
 
+    /// Bytes of a struct.
+    #[must_use]
+    pub fn size(&self, structure: Struct) -> Option<u32> {
+        self.by_id(structure.0).map(|(_, one)| one.size_or_type)
+    }
+
     /// The value of an enum's constant, cut to 32 bits, whatever the enum's name.
     #[must_use]
     pub fn constant(&self, name: &str) -> Option<u32> {

@@ -17,6 +17,7 @@ use super::{
     own_paths::OwnPaths,
     support::TcHook,
     tc_link::{self, Attachment},
+    xdp::{self, XdpHook},
 };
 use crate::{links::Link, names::Names};
 
@@ -32,13 +33,33 @@ pub fn attach_type(direction: Direction) -> TcAttachType {
     }
 }
 
+/// Where programs are attached.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    /// On the TC hooks.
+    Tc(TcHook),
+    /// In front of the stack.
+    Xdp(XdpHook),
+}
+
+impl Place {
+    /// The programs that may be attached there.
+    #[must_use]
+    pub fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Tc(_) => &PROGRAMS,
+            Self::Xdp(hook) => hook.programs(),
+        }
+    }
+}
+
 /// The loaded programs, and every interface that they are attached to.
 pub struct Hooks {
     ebpf: Ebpf,
     counters: Counters,
     own_paths: OwnPaths,
     directions: Vec<Direction>,
-    hook: TcHook,
+    place: Place,
     netlink: Handle,
     attached: BTreeMap<u32, Attached>,
     names: Names,
@@ -47,10 +68,17 @@ pub struct Hooks {
 #[derive(Debug)]
 struct Attached {
     name: String,
-    links: Vec<(Direction, SchedClassifierLinkId)>,
+    links: Vec<HookLink>,
     /// Whether the clsact qdisc under our filters is there because of an agent.
     owns_qdisc: bool,
     _claim: Claim,
+}
+
+/// A program at its place, by which it lets go.
+#[derive(Debug)]
+enum HookLink {
+    Tc(Direction, SchedClassifierLinkId),
+    Xdp(xdp::Attachment),
 }
 
 /// What one interface's hooks saw in the whole run.
@@ -74,16 +102,25 @@ impl Hooks {
         counters: Counters,
         own_paths: OwnPaths,
         directions: Vec<Direction>,
-        hook: TcHook,
+        place: Place,
         netlink: Handle,
         names: Names,
     ) -> Self {
-        Self { ebpf, counters, own_paths, directions, hook, netlink, attached: BTreeMap::new(), names }
+        Self { ebpf, counters, own_paths, directions, place, netlink, attached: BTreeMap::new(), names }
     }
 
     /// The loaded programs, those of redirect mode among them.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+
+    /// Where the programs sit, as the report names it.
+    #[must_use]
+    pub fn hook_name(&self) -> &'static str {
+        match self.place {
+            Place::Tc(_) => "tc",
+            Place::Xdp(_) => "xdp",
+        }
     }
 
     /// Whether an interface of this name is being mirrored.
@@ -130,7 +167,12 @@ impl Hooks {
             Attached { name: name.clone(), links: Vec::new(), owns_qdisc: left_over, _claim: claim };
         let mut result = Ok(());
         for direction in self.directions.clone() {
-            result = self.attach_direction(link, direction, &mut attached);
+            result = match self.place {
+                Place::Tc(hook) => self.attach_direction(link, direction, hook, &mut attached),
+                Place::Xdp(hook) => xdp::attach(&mut self.ebpf, &self.netlink, link, hook)
+                    .await
+                    .map(|attachment| attached.links.push(HookLink::Xdp(attachment))),
+            };
             if result.is_err() {
                 break;
             }
@@ -143,21 +185,30 @@ impl Hooks {
         Ok(())
     }
 
-    fn attach_direction(&mut self, link: &Link, direction: Direction, attached: &mut Attached) -> Result<()> {
+    fn attach_direction(
+        &mut self,
+        link: &Link,
+        direction: Direction,
+        hook: TcHook,
+        attached: &mut Attached,
+    ) -> Result<()> {
         let name = &link.name;
         let program = program(&mut self.ebpf, direction)?;
         let Attachment { id, added_qdisc } =
-            tc_link::attach(program, name, attach_type(direction), self.hook, clsact::filter)?;
+            tc_link::attach(program, name, attach_type(direction), hook, clsact::filter)?;
         attached.owns_qdisc |= added_qdisc;
-        attached.links.push((direction, id));
+        attached.links.push(HookLink::Tc(direction, id));
         Ok(())
     }
 
     async fn detach(&mut self, ifindex: u32, attached: Attached) {
         let Attached { name, links, owns_qdisc, _claim } = attached;
-        for (direction, link) in links {
-            let result = program(&mut self.ebpf, direction)
-                .and_then(|program| program.detach(link).map_err(anyhow::Error::from));
+        for link in links {
+            let result = match link {
+                HookLink::Tc(direction, id) => program(&mut self.ebpf, direction)
+                    .and_then(|program| program.detach(id).map_err(anyhow::Error::from)),
+                HookLink::Xdp(attachment) => xdp::detach(&mut self.ebpf, attachment),
+            };
             if let Err(error) = result {
                 // Gone with its interface, as a rule.
                 log::debug!("detaching from {name}: {error:#}");

@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{ArrayOfMaps, Map, MapData, PerCpuHashMap},
-    programs::{ProgramError, SchedClassifier},
+    programs::{Program, ProgramError},
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
 use mirror_common::{counters::HookCounters, settings::Settings};
 
 use super::{
-    counters::Counters, doorbell::Doorbells, hooks::PROGRAMS, own_paths::OwnPaths, redirect::RedirectMaps,
+    counters::Counters, doorbell::Doorbells, hooks::Place, own_paths::OwnPaths, redirect::RedirectMaps,
 };
 use crate::source::ring::RingReader;
 
@@ -38,12 +38,12 @@ pub struct Loaded {
 /// The programs of redirect mode: at the outgoing interface's egress, the segmenter's egress and ingress.
 pub const REDIRECT_PROGRAMS: [&str; 3] = ["mirror_encap", "mirror_segment", "mirror_refuse"];
 
-/// Loads the programs for `settings`, with rings of `ring_size` bytes.
+/// Loads the programs for `settings` that `place` needs, with rings of `ring_size` bytes.
 ///
 /// # Errors
 ///
 /// The kernel refuses: too little memory, or a program that its verifier does not take.
-pub fn load(settings: &Settings, ring_size: u32) -> Result<Loaded> {
+pub fn load(settings: &Settings, ring_size: u32, place: Place) -> Result<Loaded> {
     lift_memory_lock_limit();
     let mut ebpf = EbpfLoader::new()
         .override_global("SETTINGS", settings, true)
@@ -52,12 +52,14 @@ pub fn load(settings: &Settings, ring_size: u32) -> Result<Loaded> {
     // Before any map is taken: the programs are loaded with the maps' descriptors, and keep the maps.
     let is_redirecting = settings.redirect.is_on != 0;
     let of_redirect = REDIRECT_PROGRAMS.into_iter().filter(|_| is_redirecting);
-    for name in PROGRAMS.into_iter().chain(of_redirect) {
-        let program: &mut SchedClassifier = ebpf
-            .program_mut(name)
-            .with_context(|| format!("the object has no program {name}"))?
-            .try_into()?;
-        program.load().map_err(|error| explain_refusal(name, error))?;
+    for name in place.programs().iter().copied().chain(of_redirect) {
+        let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
+        match program {
+            Program::SchedClassifier(program) => program.load(),
+            Program::Xdp(program) => program.load(),
+            _ => bail!("the program {name} is of no kind that is used"),
+        }
+        .map_err(|error| explain_refusal(name, error))?;
         // Kernels before 5.16 do not tell.
         if let Some(steps) = program.info().ok().and_then(|info| info.verified_instruction_count()) {
             log::debug!("the verifier took {steps} steps through {name}, of a million that it may");

@@ -13,7 +13,7 @@ use super::btf::{Btf, Field, Struct};
 use crate::console::notice;
 
 /// The kernel's types, where it was built with them (CONFIG_DEBUG_INFO_BTF).
-const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// `CHECKSUM_PARTIAL` of include/linux/skbuff.h: a macro, which BTF does not have.
 const CHECKSUM_PARTIAL: u32 = 3;
@@ -131,7 +131,7 @@ fn bit_field(btf: &Btf<'_>, structure: Struct, name: &str) -> Result<(u32, u32, 
 }
 
 /// The offset of a field of this size.
-fn whole(btf: &Btf<'_>, structure: Struct, name: &str, expected: u32) -> Result<u32> {
+pub(super) fn whole(btf: &Btf<'_>, structure: Struct, name: &str, expected: u32) -> Result<u32> {
     let Field { offset, bits } = field(btf, structure, name)?;
     if bits != expected || offset % 8 != 0 || offset / 8 > OFFSET_MAX {
         bail!("{name} has {bits} bits at bit {offset}");

@@ -5,11 +5,13 @@ mod ability;
 mod ring;
 mod tc;
 mod tcx;
+mod xdp;
 
 use anyhow::Result;
 
 pub use self::ability::Ability;
-use crate::cli::Attach;
+use super::xdp::XdpHook;
+use crate::cli::{Attach, XdpAttach};
 
 /// What was found.
 #[derive(Clone, Debug)]
@@ -20,6 +22,10 @@ pub struct Support {
     pub ring: Ability,
     /// TC hooks that hold programs by bpf_link.
     pub tcx: Ability,
+    /// Programs in front of the stack.
+    pub xdp: Ability,
+    /// Their frames in several pieces.
+    pub xdp_frags: Ability,
 }
 
 /// The kind of TC hook that programs are attached to.
@@ -38,7 +44,13 @@ impl Support {
     ///
     /// It does not answer: most often because the process has not the right to ask.
     pub fn probe() -> Result<Self> {
-        Ok(Self { tc: tc::probe()?, ring: ring::probe()?, tcx: tcx::probe()? })
+        Ok(Self {
+            tc: tc::probe()?,
+            ring: ring::probe()?,
+            tcx: tcx::probe()?,
+            xdp: xdp::probe()?,
+            xdp_frags: xdp::probe_frags()?,
+        })
     }
 
     /// Checks that there is what nothing live works without.
@@ -66,6 +78,16 @@ impl Support {
             Attach::Auto | Attach::Tcx => self.tcx.require().map(|()| TcHook::Tcx),
         }
     }
+
+    /// How to attach XDP programs where `wanted` is asked for.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has none that work.
+    pub fn xdp_hook(&self, wanted: XdpAttach) -> Result<XdpHook> {
+        self.xdp.require()?;
+        Ok(XdpHook { wanted, has_frags: self.xdp_frags.is_there() })
+    }
 }
 
 #[cfg(test)]
@@ -75,7 +97,13 @@ mod tests {
 
     fn kernel(has_tcx: bool) -> Support {
         let there = |name| Ability::new(name, true, "");
-        Support { tc: there("TC"), ring: there("ring"), tcx: Ability::new("TCX hooks", has_tcx, "too old") }
+        Support {
+            tc: there("TC"),
+            ring: there("ring"),
+            tcx: Ability::new("TCX hooks", has_tcx, "too old"),
+            xdp: there("XDP"),
+            xdp_frags: there("XDP frags"),
+        }
     }
 
     #[test]

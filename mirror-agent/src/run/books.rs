@@ -79,7 +79,7 @@ impl Run {
         }
         let (mode, hook, replay) = match &self.origin {
             Origin::Live { redirect: Some(_), .. } => ("redirect", "tc", None),
-            Origin::Live { .. } => ("ring", "tc", None),
+            Origin::Live { hooks, .. } => ("ring", hooks.hook_name(), None),
             Origin::Replay(playback) => {
                 let late_ms = (playback.late_ns() as f64 / 1e3).round() / 1e3;
                 let replay = ReplayReport {

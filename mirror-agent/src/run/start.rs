@@ -22,11 +22,18 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::{Run, cannot_write, origin::Origin};
 use crate::{
-    cli::{Mode, Oversize},
+    cli::{Hook, Mode, Oversize},
     config::{self, Config, Delivery, Source as From},
     console::notice,
     encap::outer::Version,
-    kernel::{hooks::Hooks, load, own_paths::OwnPaths, skb_layout, support::Support},
+    kernel::{
+        hooks::{Hooks, Place},
+        load,
+        own_paths::OwnPaths,
+        skb_layout,
+        support::Support,
+        xdp_layout,
+    },
     ledger::OutputCounters,
     limit::Limit,
     links::{Link, Links},
@@ -221,7 +228,10 @@ impl Start<'_> {
     {
         let wanted = find(&live.ifaces, &self.links.all().await?)?;
         let support = self.support.as_ref().context("the kernel was not asked what it can do")?;
-        let hook = support.tc_hook(live.attach)?;
+        let place = match live.hook {
+            Hook::Tc => Place::Tc(support.tc_hook(live.attach)?),
+            Hook::Xdp => Place::Xdp(support.xdp_hook(live.xdp_attach)?),
+        };
         let settings = Settings {
             rings: self.config.cpus.len() as u32,
             // At most FRAME_MAX, which has 17 bits.
@@ -235,21 +245,22 @@ impl Start<'_> {
             time_stamps: u32::from(wishes.time_stamps),
             skb: skb_layout::find(),
             redirect: wishes.redirect,
+            xdp: xdp_layout::find(support),
         };
         let load::Loaded { ebpf, rings, doorbells, counters, own_paths, redirect: maps } =
-            load::load(&settings, live.ring_size)?;
+            load::load(&settings, live.ring_size, place)?;
         let begin = open(Some(own_paths.clone()))?;
         let mut hooks = Hooks::new(
             ebpf,
             counters,
             own_paths.clone(),
             live.directions.clone(),
-            hook,
+            place,
             self.links.handle.clone(),
             self.names.clone(),
         );
-        let redirect = match redirect.zip(maps) {
-            Some(((sensor, vni, oversize), maps)) => {
+        let redirect = match (redirect.zip(maps), place) {
+            (Some(((sensor, vni, oversize), maps)), Place::Tc(hook)) => {
                 let changes = self.links.address_changes();
                 let raw = RawSocket::open(sensor, vni, 0, 1, Some(own_paths.clone()), changes)?;
                 if oversize != Oversize::Fragment {
@@ -268,7 +279,7 @@ impl Start<'_> {
                 );
                 Some(Box::new(started.await?))
             }
-            None => None,
+            _ => None,
         };
         let mut result = Ok(());
         for link in &wanted {
@@ -293,7 +304,8 @@ impl Start<'_> {
             return Err(error);
         }
         let ways: Vec<_> = live.directions.iter().map(|&direction| way(direction)).collect();
-        notice(format_args!("mirroring {} ({}) to {to}", live.ifaces.join(", "), ways.join("+")));
+        let place = if live.hook == Hook::Xdp { ", xdp" } else { "" };
+        notice(format_args!("mirroring {} ({}{place}) to {to}", live.ifaces.join(", "), ways.join("+")));
         Ok(run)
     }
 

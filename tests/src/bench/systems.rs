@@ -19,11 +19,17 @@ const DEVICE: &str = "vx0";
 pub const MIRRED: &str = "mirred";
 
 /// All that can be measured, in the order of the table.
-pub static SYSTEMS: [System; 7] = [
+pub static SYSTEMS: [System; 8] = [
     // What the generator does alone.
     System { name: "nothing", color: "#999999", mirror: Mirror::Nothing },
     System { name: "agent-packet", color: "#0072b2", mirror: Mirror::Agent("--cpu 1 --transmit packet") },
     System { name: "agent-udp", color: "#56b4e9", mirror: Mirror::Agent("--cpu 1 --transmit udp") },
+    // The generator hands frames to the interface behind its driver, where native XDP does not see them.
+    System {
+        name: "agent-xdp",
+        color: "#f0e442",
+        mirror: Mirror::Agent("--cpu 1 --transmit packet --hook xdp --xdp-attach generic"),
+    },
     // In the kernel, on whatever processor a frame comes by.
     System { name: "agent-redirect", color: "#d55e00", mirror: Mirror::Agent("--mode redirect") },
     System { name: MIRRED, color: "#e69f00", mirror: Mirror::Tc },

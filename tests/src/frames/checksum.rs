@@ -5,9 +5,9 @@
 pub struct Sum(u64);
 
 impl Sum {
-    /// Adds `bytes`.
+    /// With `bytes` added.
     #[must_use]
-    pub fn add(mut self, bytes: &[u8]) -> Self {
+    pub fn with(mut self, bytes: &[u8]) -> Self {
         // Four bytes at a time: carries gather in the upper half and are folded in at the end.
         let (words, rest) = bytes.as_chunks::<4>();
         for word in words {

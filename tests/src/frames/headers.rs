@@ -143,7 +143,7 @@ impl<'a> Frame<'a> {
     pub fn end_ipv4(&mut self, at: usize) -> &mut Self {
         let header = usize::from(self.bytes[at] & 0x0f) * 4;
         self.set_word(at + 2, (self.bytes.len() - at) as u16);
-        let sum = Sum::default().add(&self.bytes[at..at + header]).finish();
+        let sum = Sum::default().with(&self.bytes[at..at + header]).finish();
         self.set_word(at + 10, sum);
         self
     }
@@ -215,7 +215,7 @@ impl<'a> Frame<'a> {
     pub fn checksum(&mut self, from: usize, at: usize, pseudo: &[u8]) -> &mut Self {
         let segment = &self.bytes[from..];
         let length = if pseudo.is_empty() { 0 } else { segment.len() as u32 };
-        let sum = Sum::default().add(pseudo).add(&length.to_be_bytes()).add(segment).finish();
+        let sum = Sum::default().with(pseudo).with(&length.to_be_bytes()).with(segment).finish();
         self.set_word(at, sum);
         self
     }

@@ -5,7 +5,7 @@
 //! through [`Kind`]: both directions of many connections, VLAN tags, extension headers, fragments, other
 //! ethertypes and broken headers. No destination MAC is that of a test host, so stacks ignore them.
 
-mod checksum;
+pub mod checksum;
 mod headers;
 mod kind;
 
