@@ -198,6 +198,8 @@ pub enum XdpAttach {
     Auto,
     /// In the driver.
     Native,
+    /// In the driver, which may hand on frames in several pieces.
+    Frags,
     /// In front of the stack, on socket buffers.
     Generic,
 }

@@ -49,8 +49,29 @@ const UNSEEN_MAX: u32 = 10;
 /// How long the start waits for a neighbour to answer: the kernel asks three times, a second apart.
 const START_TIME: Duration = Duration::from_millis(3500);
 
+/// Looks in a row that find no way, before there is none: who replaces an address or a route removes it first.
+const FAILED_MIN: u32 = 2;
+
+/// The time between them.
+const SOON: Duration = Duration::from_millis(20);
+
 /// Hops unless a probe shows others (RFC 1700).
 const HOPS: u8 = 64;
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    /// Where to.
+    pub sensor: SocketAddr,
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// By which the programs know the probes.
+    pub cookie: [u32; 2],
+    /// How programs are attached.
+    pub hook: TcHook,
+    /// Frames after which to stop.
+    pub limit: Option<u64>,
+}
 
 /// The sending half of the kernel programs.
 pub struct Redirect {
@@ -68,6 +89,8 @@ pub struct Redirect {
     outgoing: BTreeMap<u32, Outgoing>,
     in_force: Template,
     unseen: u32,
+    /// Looks in a row that found no way.
+    failed: u32,
     due: Instant,
     is_limited: bool,
     /// What the user was told last.
@@ -81,16 +104,14 @@ impl Redirect {
     ///
     /// There is no way to the sensor that redirect mode can take: names ring mode.
     pub async fn start(
+        order: Order,
         raw: RawSocket,
-        (sensor, vni): (SocketAddr, u32),
-        (maps, cookie): (RedirectMaps, [u32; 2]),
+        mut maps: RedirectMaps,
         own_paths: OwnPaths,
-        hook: TcHook,
-        limit: Option<u64>,
         ebpf: &mut Ebpf,
         links: &Links,
     ) -> Result<Self> {
-        let mut maps = maps;
+        let Order { sensor, vni, cookie, hook, limit } = order;
         if let Some(frames) = limit {
             maps.limit(frames)?;
         }
@@ -107,6 +128,7 @@ impl Redirect {
             outgoing: BTreeMap::new(),
             in_force: Template::NONE,
             unseen: 0,
+            failed: 0,
             due: Instant::now(),
             is_limited: limit.is_some(),
             told: String::new(),
@@ -166,8 +188,13 @@ impl Redirect {
         if Instant::now() < self.due {
             return;
         }
-        if let Err(error) = self.look(ebpf, links).await {
-            self.due = Instant::now() + UNSEEN_PERIOD;
+        let Err(error) = self.look(ebpf, links).await else {
+            self.failed = 0;
+            return;
+        };
+        self.failed += 1;
+        self.due = Instant::now() + if self.failed < FAILED_MIN { SOON } else { UNSEEN_PERIOD };
+        if self.failed >= FAILED_MIN {
             let result = self.put_in_force(self.no_way());
             let line = format!("{error:#}");
             if self.told != line {
@@ -299,7 +326,9 @@ impl Redirect {
     ///
     /// The kernel does not give the counts.
     pub fn errors(&self) -> Result<Vec<(i32, u64)>> {
-        self.maps.errors()
+        let mut errors = self.maps.errors()?;
+        errors.push((libc::ECONNREFUSED, self.prober.refusals()));
+        Ok(errors)
     }
 
     /// Takes everything away that it made. The hooks are detached by now.

@@ -17,7 +17,11 @@ use std::{
 use link::{Link, VnetHeader};
 use mirror_agent::{
     cli::Attach,
-    kernel::{hooks::Hooks, load, skb_layout, support::Support},
+    kernel::{
+        hooks::{Hooks, Place},
+        load, skb_layout,
+        support::Support,
+    },
     links::Links,
     names::Names,
     source::Batch,
@@ -27,7 +31,7 @@ use mirror_common::{
     flow,
     headers::Headers,
     record::{ChecksumPlace, Direction, FRAME_MAX, RecordHeader, Segmentation},
-    settings::{Redirect, Settings, SkbLayout},
+    settings::{Redirect, Settings, SkbLayout, XdpLayout},
 };
 use net::{run, within};
 use super_frames::{ACK, PSH, Stack, naive, payload, tcp, udp};
@@ -76,13 +80,14 @@ fn watch(
                 time_stamps: 0,
                 skb,
                 redirect: Redirect::OFF,
+                xdp: XdpLayout::UNKNOWN,
             };
+            let place = Place::Tc(Support::probe().unwrap().tc_hook(Attach::Auto).unwrap());
             let load::Loaded { ebpf, mut rings, counters, own_paths, .. } =
-                load::load(&settings, RING).unwrap();
+                load::load(&settings, RING, place).unwrap();
             let both = Direction::ALL.to_vec();
             let netlink = links.handle.clone();
-            let hook = Support::probe().unwrap().tc_hook(Attach::Auto).unwrap();
-            let mut hooks = Hooks::new(ebpf, counters, own_paths, both, hook, netlink, Names::default());
+            let mut hooks = Hooks::new(ebpf, counters, own_paths, both, place, netlink, Names::default());
             hooks.attach(&link).await.unwrap();
             work();
             hooks.detach_all().await;

@@ -39,8 +39,6 @@ pub struct Redirect {
     pub oversize: u32,
     /// Bits that it takes to number the processors.
     pub cpu_bits: u32,
-    /// 1 where the run ends after a number of frames.
-    pub is_limited: u32,
     /// By which this agent's probes are known: at random.
     pub cookie: [u32; 2],
 }
@@ -48,7 +46,7 @@ pub struct Redirect {
 impl Redirect {
     /// Frames go into rings.
     pub const OFF: Self =
-        Self { is_on: 0, is_v6: 0, oversize: oversize::FRAGMENT, cpu_bits: 0, is_limited: 0, cookie: [0; 2] };
+        Self { is_on: 0, is_v6: 0, oversize: oversize::FRAGMENT, cpu_bits: 0, cookie: [0; 2] };
 }
 
 /// What becomes of a datagram that is longer than the path takes.

@@ -17,9 +17,10 @@ use crate::{
     skb::Skb,
 };
 
-/// Every path adds to exactly one counter besides `seen`, or leaves a record in a ring.
+/// Every path adds to exactly one counter besides `seen`, or leaves a record in a ring. `is_limited` is for redirect
+/// mode: the run ends after a number of frames.
 #[inline(always)]
-pub fn capture(skb: Skb, direction: Direction) {
+pub fn capture(skb: Skb, direction: Direction, is_limited: bool) {
     let ifindex = skb.ifindex();
     let (Some(counters), Some(headers)) =
         (COUNTERS.get_ptr_mut(key(ifindex, direction)), HEADERS.get_ptr_mut(0))
@@ -55,7 +56,7 @@ pub fn capture(skb: Skb, direction: Direction) {
     let (segmentation, gso_size) = offload::segmentation(skb, headers);
     let checksum = offload::checksum(skb, tag_len);
     if is_redirecting {
-        if setting!(redirect.is_limited) != 0 && !redirect::take_from_limit() {
+        if is_limited && !redirect::take_from_limit() {
             // No part of the run.
             counters.seen -= 1;
             counters.bytes -= u64::from(len);

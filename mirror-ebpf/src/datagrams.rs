@@ -17,12 +17,12 @@ use mirror_common::{
 
 use crate::{
     maps::setting,
-    redirect::{CONGESTED, ENOBUFS, headers_len},
+    redirect::{ENOBUFS, headers_len},
     segmenter::discard,
     skb::Skb,
 };
 
-const SHOT: i32 = TC_ACT_SHOT as i32;
+const SHOT: i32 = TC_ACT_SHOT;
 
 /// An errno of linux/errno.h.
 const EINVAL: i64 = 22;
@@ -69,7 +69,7 @@ fn send_anew(skb: Skb, place: &Place, handoff: *mut Handoff) {
     let handoff = unsafe { &mut *pointer };
     handoff.stage = stage::DATAGRAMS;
     match result {
-        0 | CONGESTED => {
+        0 => {
             if place.udp != 0 {
                 handoff.datagrams += 1;
                 let length = skb.half(place.udp + 4).unwrap_or(0);

@@ -39,7 +39,7 @@ pub fn encapsulate(skb: Skb) -> i32 {
                 error => {
                     // An errno, below 0.
                     handoff.error = (-error) as u32;
-                    TC_ACT_SHOT as i32
+                    TC_ACT_SHOT
                 }
             }
         }

@@ -31,21 +31,34 @@ use mirror_common::record::Direction;
 /// Sees what the host receives, before its stack does.
 #[classifier]
 pub fn mirror_ingress(ctx: TcContext) -> i32 {
-    look(&ctx, Direction::Ingress)
+    look(&ctx, Direction::Ingress, false)
 }
 
 /// Sees what the host sends, before the queue discipline does.
 #[classifier]
 pub fn mirror_egress(ctx: TcContext) -> i32 {
-    look(&ctx, Direction::Egress)
+    look(&ctx, Direction::Egress, false)
+}
+
+/// [`mirror_ingress`] in redirect mode, where the run ends after a number of frames. Apart from that one, because kernels
+/// before 5.12 refuse a program with the instruction that counts them, whether or not it comes to it.
+#[classifier]
+pub fn mirror_ingr_lim(ctx: TcContext) -> i32 {
+    look(&ctx, Direction::Ingress, true)
+}
+
+/// The same of [`mirror_egress`].
+#[classifier]
+pub fn mirror_egr_lim(ctx: TcContext) -> i32 {
+    look(&ctx, Direction::Egress, true)
 }
 
 /// The verdict never depends on what became of the copy: 'unspecified' lets the next program on the hook
 /// decide, whereas 'ok' would end the chain and keep other people's programs from running.
 #[inline(always)]
-fn look(ctx: &TcContext, direction: Direction) -> i32 {
+fn look(ctx: &TcContext, direction: Direction, is_limited: bool) -> i32 {
     let skb: *mut __sk_buff = ctx.skb.skb;
-    capture::capture(skb::Skb::new(skb), direction);
+    capture::capture(skb::Skb::new(skb), direction, is_limited);
     TC_ACT_UNSPEC
 }
 
@@ -86,5 +99,5 @@ pub fn mirror_segment(ctx: TcContext) -> i32 {
 /// Redirect mode, on the segmenter's way in: nobody may put frames into this host by its port.
 #[classifier]
 pub fn mirror_refuse(_: TcContext) -> i32 {
-    TC_ACT_SHOT as i32
+    TC_ACT_SHOT
 }

@@ -27,13 +27,11 @@ use crate::{
 const ENODEV: u32 = 19;
 /// There is no way to the sensor.
 const ENETUNREACH: u32 = 101;
-/// The queue did not take the packet (`NET_XMIT_DROP`).
+/// The queue did not take the packet (`NET_XMIT_DROP`), or dropped one (`NET_XMIT_CN`): this one, as a queue does that is
+/// not started yet, or another of the same flow.
 pub const ENOBUFS: u32 = 105;
 /// Nothing of a frame came out of the kernel's stack, which does not say why: no neighbour, a packet filter.
 const EHOSTUNREACH: u32 = 113;
-
-/// `NET_XMIT_CN` of linux/netdevice.h: the queue took the packet, and is congested.
-pub const CONGESTED: i64 = 2;
 
 /// What the hook knows of a frame.
 pub struct Traits {
@@ -177,7 +175,7 @@ fn send_with(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut Ho
     let reached = core::mem::replace(&mut done.stage, stage::IDLE);
 
     let refusal = match result {
-        0 | CONGESTED => 0,
+        0 => 0,
         _ if done.error != 0 => done.error,
         // Below 0 it is an errno.
         result if result < 0 => (-result) as u32,

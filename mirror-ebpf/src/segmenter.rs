@@ -17,7 +17,7 @@ use crate::{
 /// Tells the device where to send a clone. Whatever else comes is not meant for the sensor.
 #[inline(always)]
 pub fn address(skb: Skb) -> i32 {
-    const SHOT: i32 = TC_ACT_SHOT as i32;
+    const SHOT: i32 = TC_ACT_SHOT;
     let Some(handoff) = HANDOFF.get_ptr_mut(0) else { return SHOT };
     // SAFETY: this processor's own value, which nothing else uses while this program runs.
     let handoff = unsafe { &mut *handoff };

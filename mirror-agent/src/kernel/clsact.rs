@@ -12,7 +12,10 @@ use rtnetlink::{
     },
 };
 
-use super::{hooks::PROGRAMS, load::REDIRECT_PROGRAMS};
+use super::{
+    hooks::{LIMITED_PROGRAMS, PROGRAMS},
+    load::REDIRECT_PROGRAMS,
+};
 
 /// Agents that send through one interface, at most.
 pub const SENDERS_MAX: u16 = 16;
@@ -84,7 +87,8 @@ pub async fn remove_leftovers(netlink: &Handle, ifindex: u32) -> Result<bool, rt
     let mut any = false;
     for direction in Direction::ALL {
         for filter in filters(netlink, ifindex, direction).await? {
-            if is_ours(&filter, HANDLE, PROGRAMS[direction as usize]) {
+            let [whole, limited] = [PROGRAMS, LIMITED_PROGRAMS].map(|names| names[direction as usize]);
+            if is_ours(&filter, HANDLE, whole) || is_ours(&filter, HANDLE, limited) {
                 remove(netlink.clone(), filter).await?;
                 any = true;
             }

@@ -24,6 +24,9 @@ use crate::{links::Link, names::Names};
 /// The programs' names, in the order of [`Direction::ALL`].
 pub const PROGRAMS: [&str; 2] = ["mirror_ingress", "mirror_egress"];
 
+/// In their place where the kernel programs end the run after a number of frames.
+pub const LIMITED_PROGRAMS: [&str; 2] = ["mirror_ingr_lim", "mirror_egr_lim"];
+
 /// Where a direction's program sits.
 #[must_use]
 pub fn attach_type(direction: Direction) -> TcAttachType {
@@ -38,6 +41,8 @@ pub fn attach_type(direction: Direction) -> TcAttachType {
 pub enum Place {
     /// On the TC hooks.
     Tc(TcHook),
+    /// The same, with programs that end the run after a number of frames.
+    TcLimited(TcHook),
     /// In front of the stack.
     Xdp(XdpHook),
 }
@@ -48,6 +53,7 @@ impl Place {
     pub fn programs(self) -> &'static [&'static str] {
         match self {
             Self::Tc(_) => &PROGRAMS,
+            Self::TcLimited(_) => &LIMITED_PROGRAMS,
             Self::Xdp(hook) => hook.programs(),
         }
     }
@@ -118,7 +124,7 @@ impl Hooks {
     #[must_use]
     pub fn hook_name(&self) -> &'static str {
         match self.place {
-            Place::Tc(_) => "tc",
+            Place::Tc(_) | Place::TcLimited(_) => "tc",
             Place::Xdp(_) => "xdp",
         }
     }
@@ -168,7 +174,9 @@ impl Hooks {
         let mut result = Ok(());
         for direction in self.directions.clone() {
             result = match self.place {
-                Place::Tc(hook) => self.attach_direction(link, direction, hook, &mut attached),
+                Place::Tc(hook) | Place::TcLimited(hook) => {
+                    self.attach_direction(link, direction, hook, &mut attached)
+                }
                 Place::Xdp(hook) => xdp::attach(&mut self.ebpf, &self.netlink, link, hook)
                     .await
                     .map(|attachment| attached.links.push(HookLink::Xdp(attachment))),
@@ -193,7 +201,7 @@ impl Hooks {
         attached: &mut Attached,
     ) -> Result<()> {
         let name = &link.name;
-        let program = program(&mut self.ebpf, direction)?;
+        let program = program(&mut self.ebpf, self.place, direction)?;
         let Attachment { id, added_qdisc } =
             tc_link::attach(program, name, attach_type(direction), hook, clsact::filter)?;
         attached.owns_qdisc |= added_qdisc;
@@ -205,7 +213,7 @@ impl Hooks {
         let Attached { name, links, owns_qdisc, _claim } = attached;
         for link in links {
             let result = match link {
-                HookLink::Tc(direction, id) => program(&mut self.ebpf, direction)
+                HookLink::Tc(direction, id) => program(&mut self.ebpf, self.place, direction)
                     .and_then(|program| program.detach(id).map_err(anyhow::Error::from)),
                 HookLink::Xdp(attachment) => xdp::detach(&mut self.ebpf, attachment),
             };
@@ -258,8 +266,8 @@ impl Hooks {
     }
 }
 
-fn program(ebpf: &mut Ebpf, direction: Direction) -> Result<&mut SchedClassifier> {
-    let name = PROGRAMS[direction as usize];
+fn program(ebpf: &mut Ebpf, place: Place, direction: Direction) -> Result<&mut SchedClassifier> {
+    let name = place.programs().get(direction as usize).context("no program for this direction")?;
     let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
     Ok(program.try_into()?)
 }

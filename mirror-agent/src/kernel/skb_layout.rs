@@ -37,6 +37,12 @@ pub fn find() -> SkbLayout {
     }
 }
 
+/// The layout for XDP programs, which take nothing but the meaning of bits from it: nothing is said where there is none.
+#[must_use]
+pub fn find_quietly() -> SkbLayout {
+    try_find().unwrap_or(SkbLayout::UNKNOWN)
+}
+
 fn try_find() -> Result<SkbLayout> {
     // Refused to who lacks CAP_PERFMON, and under lockdown of confidentiality.
     if !is_helper_supported(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_probe_read_kernel)

@@ -2,6 +2,7 @@
 //! chosen here too, or refused with the reason.
 
 mod ability;
+mod fetch;
 mod ring;
 mod tc;
 mod tcx;
@@ -22,6 +23,8 @@ pub struct Support {
     pub ring: Ability,
     /// TC hooks that hold programs by bpf_link.
     pub tcx: Ability,
+    /// What redirect mode counts frames with where the run ends after so many.
+    pub fetch: Ability,
     /// Programs in front of the stack.
     pub xdp: Ability,
     /// Their frames in several pieces.
@@ -48,6 +51,7 @@ impl Support {
             tc: tc::probe()?,
             ring: ring::probe()?,
             tcx: tcx::probe()?,
+            fetch: fetch::probe()?,
             xdp: xdp::probe()?,
             xdp_frags: xdp::probe_frags()?,
         })
@@ -86,6 +90,9 @@ impl Support {
     /// The kernel has none that work.
     pub fn xdp_hook(&self, wanted: XdpAttach) -> Result<XdpHook> {
         self.xdp.require()?;
+        if wanted == XdpAttach::Frags {
+            self.xdp_frags.require()?;
+        }
         Ok(XdpHook { wanted, has_frags: self.xdp_frags.is_there() })
     }
 }
@@ -101,6 +108,7 @@ mod tests {
             tc: there("TC"),
             ring: there("ring"),
             tcx: Ability::new("TCX hooks", has_tcx, "too old"),
+            fetch: there("fetch"),
             xdp: there("XDP"),
             xdp_frags: there("XDP frags"),
         }
@@ -111,6 +119,16 @@ mod tests {
         assert_eq!(kernel(true).tc_hook(Attach::Auto).unwrap(), TcHook::Tcx);
         assert_eq!(kernel(true).tc_hook(Attach::Clsact).unwrap(), TcHook::Clsact);
         assert_eq!(kernel(true).tc_hook(Attach::Tcx).unwrap(), TcHook::Tcx);
+    }
+
+    #[test]
+    fn frames_in_several_pieces_are_refused_where_there_are_none() {
+        let new = kernel(true);
+        assert!(new.xdp_hook(XdpAttach::Frags).unwrap().has_frags);
+        let old = Support { xdp_frags: Ability::new("XDP frags", false, "too old"), ..new };
+        assert!(!old.xdp_hook(XdpAttach::Auto).unwrap().has_frags);
+        let refusal = old.xdp_hook(XdpAttach::Frags).unwrap_err();
+        assert_eq!(refusal.to_string(), "this kernel has no XDP frags: too old");
     }
 
     #[test]

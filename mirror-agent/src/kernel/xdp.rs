@@ -88,6 +88,7 @@ pub async fn attach(ebpf: &mut Ebpf, netlink: &Handle, link: &Link, hook: XdpHoo
     let ways = match hook.wanted {
         XdpAttach::Auto => [native, &[GENERIC]].concat(),
         XdpAttach::Native => native.to_vec(),
+        XdpAttach::Frags => vec![FRAGS],
         XdpAttach::Generic => vec![GENERIC],
     };
     let mut refusals: Vec<String> = Vec::new();

@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
+};
 use mirror_common::settings::XdpLayout;
 
 use super::{
@@ -10,6 +14,7 @@ use super::{
     skb_layout::{KERNEL_BTF, whole},
     support::Support,
 };
+use crate::console::notice;
 
 /// `SMP_CACHE_BYTES` of include/linux/cache.h, to which the kernel aligns what is behind a buffer's data: a macro,
 /// which BTF does not have.
@@ -26,13 +31,19 @@ const CACHE_BYTES: u32 = if cfg!(target_arch = "s390x") {
 pub fn find(support: &Support) -> XdpLayout {
     let has_load_bytes = u32::from(support.xdp_frags.is_there());
     let layout = try_find().unwrap_or_else(|error| {
-        log::debug!("super-frames in generic XDP are not cut: {error:#}");
+        notice(format_args!("super-frames in generic XDP are not cut: {error:#}"));
         XdpLayout::UNKNOWN
     });
     XdpLayout { has_load_bytes, ..layout }
 }
 
 fn try_find() -> Result<XdpLayout> {
+    // Refused to who lacks CAP_PERFMON, and under lockdown of confidentiality.
+    if !is_helper_supported(ProgramType::Xdp, BpfHelper::BPF_FUNC_probe_read_kernel)
+        .context("cannot find out whether programs may read the kernel's memory")?
+    {
+        bail!("programs may not read the kernel's memory (is it locked down?)");
+    }
     let bytes = fs::read(KERNEL_BTF).with_context(|| format!("cannot read {KERNEL_BTF}"))?;
     layout(&bytes).with_context(|| format!("cannot use {KERNEL_BTF}"))
 }

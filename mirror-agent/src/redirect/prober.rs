@@ -1,7 +1,7 @@
 //! Sends a datagram through the host's stack and sees what it looks like as it leaves, where the encapsulating program
 //! takes it away: routes, policy rules, neighbours and NAT are in it as the kernel applies them.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use mirror_common::{
@@ -83,6 +83,14 @@ impl Prober {
             sleep(LOOK_PERIOD).await;
         }
         Ok(None)
+    }
+
+    /// How often the sensor answered that nobody listens there: datagrams of the kernel programs' too, since the
+    /// socket gets to know of all between the same addresses.
+    pub fn refusals(&self) -> u64 {
+        let mut errors = BTreeMap::new();
+        self.counters.add_errors_to(&mut errors);
+        errors.get("ECONNREFUSED").copied().unwrap_or(0)
     }
 
     /// An Ethernet frame between nobody, of the type that IEEE 802 keeps for experiments, that ends with what the

@@ -19,7 +19,9 @@ impl Run {
             counters.add_errors_to(&mut errors);
         }
         for (errno, count) in self.origin.send_errors().unwrap_or_default() {
-            *errors.entry(ledger::name(errno)).or_default() += count;
+            if count > 0 {
+                *errors.entry(ledger::name(errno)).or_default() += count;
+            }
         }
         errors
     }

@@ -45,7 +45,7 @@ use crate::{
         raw_socket::RawSocket,
         sensor::SensorOutput,
     },
-    redirect::Redirect,
+    redirect::{Order, Redirect},
     shape::stage::Stage,
     source::{
         Source,
@@ -151,7 +151,6 @@ impl Start<'_> {
                 Oversize::Drop => settings::oversize::DROP,
             },
             cpu_bits: cpus.next_power_of_two().ilog2(),
-            is_limited: u32::from(self.config.limit.is_some()),
             cookie: [cookie as u32, (cookie >> 32) as u32],
         };
         let no_outputs = |_: Option<OwnPaths>| Ok(|| Ok(Vec::<SensorOutput>::new()));
@@ -229,6 +228,10 @@ impl Start<'_> {
         let wanted = find(&live.ifaces, &self.links.all().await?)?;
         let support = self.support.as_ref().context("the kernel was not asked what it can do")?;
         let place = match live.hook {
+            Hook::Tc if live.mode == Mode::Redirect && self.config.limit.is_some() => {
+                support.fetch.require()?;
+                Place::TcLimited(support.tc_hook(live.attach)?)
+            }
             Hook::Tc => Place::Tc(support.tc_hook(live.attach)?),
             Hook::Xdp => Place::Xdp(support.xdp_hook(live.xdp_attach)?),
         };
@@ -243,9 +246,15 @@ impl Start<'_> {
             },
             sensor_port: u32::from(wishes.sensor_port),
             time_stamps: u32::from(wishes.time_stamps),
-            skb: skb_layout::find(),
+            skb: match live.hook {
+                Hook::Tc => skb_layout::find(),
+                Hook::Xdp => skb_layout::find_quietly(),
+            },
             redirect: wishes.redirect,
-            xdp: xdp_layout::find(support),
+            xdp: match live.hook {
+                Hook::Tc => settings::XdpLayout::UNKNOWN,
+                Hook::Xdp => xdp_layout::find(support),
+            },
         };
         let load::Loaded { ebpf, rings, doorbells, counters, own_paths, redirect: maps } =
             load::load(&settings, live.ring_size, place)?;
@@ -260,23 +269,15 @@ impl Start<'_> {
             self.names.clone(),
         );
         let redirect = match (redirect.zip(maps), place) {
-            (Some(((sensor, vni, oversize), maps)), Place::Tc(hook)) => {
+            (Some(((sensor, vni, oversize), maps)), Place::Tc(hook) | Place::TcLimited(hook)) => {
                 let changes = self.links.address_changes();
                 let raw = RawSocket::open(sensor, vni, 0, 1, Some(own_paths.clone()), changes)?;
                 if oversize != Oversize::Fragment {
                     raw.forbid_fragments().context("cannot forbid fragments")?;
                 }
-                let (limit, maps) = (self.config.limit, (maps, settings.redirect.cookie));
-                let started = Redirect::start(
-                    raw,
-                    (sensor, vni),
-                    maps,
-                    own_paths,
-                    hook,
-                    limit,
-                    hooks.ebpf(),
-                    self.links,
-                );
+                let cookie = settings.redirect.cookie;
+                let order = Order { sensor, vni, cookie, hook, limit: self.config.limit };
+                let started = Redirect::start(order, raw, maps, own_paths, hooks.ebpf(), self.links);
                 Some(Box::new(started.await?))
             }
             _ => None,

@@ -112,8 +112,9 @@ mod tests {
 
     #[test]
     fn each_figure_is_its_own_median_beside_that_of_mirred() {
+        let mirred = SYSTEMS.iter().find(|system| system.name == MIRRED).unwrap();
         let measured = vec![
-            ((Traffic::Small, &SYSTEMS[3]), vec![round(1.0, Some(1.0), 0.0); 3]),
+            ((Traffic::Small, mirred), vec![round(1.0, Some(1.0), 0.0); 3]),
             (
                 (Traffic::Small, &SYSTEMS[2]),
                 vec![round(3.0, None, 0.2), round(2.0, Some(4.0), 0.0), round(9.0, Some(3.0), 0.1)],
