@@ -150,8 +150,13 @@ impl Redirect {
             [(REDIRECT_PROGRAMS[1], TcAttachType::Egress), (REDIRECT_PROGRAMS[2], TcAttachType::Ingress)]
         {
             let program = find(ebpf, program)?;
+            // A filter stays with the device as long as it is there, also where the agent was killed: nobody may put
+            // frames into this host by it.
+            let attach = |program: &mut SchedClassifier, hook| {
+                tc_link::attach(program, &segmenter.name, side, hook, clsact::filter)
+            };
             let Attachment { id, .. } =
-                tc_link::attach(program, &segmenter.name, side, self.hook, clsact::filter)?;
+                attach(program, TcHook::Clsact).or_else(|_| attach(program, self.hook))?;
             self.segmenting.push(program.take_link(id)?);
         }
         segmenter.start(&links.handle).await?;

@@ -14,7 +14,7 @@ use crate::ledger::Ledger;
 pub struct Report {
     /// Version of this form: 1.
     pub schema: u32,
-    /// How frames reach the output: `ring`, or `replay` from captures.
+    /// How frames reach the output: `ring`, `redirect` within the kernel, or `replay` from captures.
     pub mode: &'static str,
     /// Where the kernel programs sit: `tc` or `xdp`; `none` in a replay.
     pub hook: &'static str,

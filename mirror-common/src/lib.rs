@@ -4,7 +4,8 @@
 //! its ring and its outer source port, [`record`] is how it lies in the ring, [`counters`] is where the
 //! kernel counts it, [`own`] is how it knows the agent's own datagrams, and [`vxlan`] is what goes in
 //! front of it, with a [`checksum`] where there must be one. [`settings`] is what
-//! user space tells the kernel programs before they are loaded, and [`transmit`] how the one that sends is given its packets.
+//! user space tells the kernel programs before they are loaded, and [`transmit`] how the one that sends is given its packets; [`redirect`] is what
+//! those of redirect mode are told and tell.
 #![no_std]
 #![deny(unsafe_code)]
 
