@@ -17,6 +17,7 @@
 //! | [`captures`], [`replay`] | captures of every format, right and damaged, and their replay |
 //! | [`wire`], [`flows`], [`analysis`] | what was on the wire, by the kernel itself, its comparison with the mirror, and what tshark finds wrong |
 //! | [`web`] | a web server to download from |
+//! | [`mirred`] | the kernel's own mirror, to compare with |
 //! | [`bpf`] | another program's TCX hook, to live beside |
 //! | [`bench`] | the comparison with other mirrors, `cargo xtask bench` |
 //! | [`lock`], [`scratch`], [`command`] | one load test at a time, scratch folders, commands that must succeed |
@@ -40,6 +41,7 @@ pub mod injector;
 pub mod lab;
 pub mod link;
 pub mod lock;
+pub mod mirred;
 pub mod packet_socket;
 pub mod pcap;
 pub mod replay;

@@ -72,7 +72,19 @@ impl Host {
     /// Where the kernel has no packet steering.
     pub fn steer_connections(&self, iface: &str) {
         let processors = std::thread::available_parallelism().expect("processors").get().min(16);
-        let mask = (1u32 << processors) - 1;
+        self.steer(iface, (1u32 << processors) - 1);
+    }
+
+    /// Has everything that comes in at `iface` handled by one processor, by the same means: as a card with one
+    /// queue does.
+    ///
+    /// # Panics
+    /// Where the kernel has no packet steering, or there is no such processor.
+    pub fn steer_to(&self, iface: &str, processor: u32) {
+        self.steer(iface, 1 << processor);
+    }
+
+    fn steer(&self, iface: &str, mask: u32) {
         let setting = format!("echo {mask:x} > /sys/class/net/{iface}/queues/rx-0/rps_cpus");
         crate::command::run(self.command("sh").args(["-c", &setting]));
     }

@@ -131,6 +131,7 @@ mod tests {
             skipped: Vec::new(),
             frames: vec![frames(Traffic::Small), frames(Traffic::Large)],
             tcp: vec![Stream { system: &SYSTEMS[0], median: stream, rounds: Vec::new() }],
+            latency: Vec::new(),
         };
         let svg = draw(&results);
         assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());

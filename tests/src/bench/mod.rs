@@ -17,7 +17,7 @@
 //! | [`options`], [`interrupt`] | the command line; Ctrl-C |
 //! | [`place`], [`counters`], [`precedence`] | the three hosts, and what they have counted; ahead of other programs |
 //! | [`systems`], [`traffic`] | who mirrors, and what |
-//! | [`flat_out`], [`search`], [`tcp`] | the three measurements |
+//! | [`flat_out`], [`search`], [`tcp`], [`latency`] | the four measurements |
 //! | [`run`] | all of them in alternation |
 //! | [`results`], [`summary`] | what is written as JSON, and how rounds become one figure |
 //! | [`table`], [`chart`] | what people look at |
@@ -26,6 +26,7 @@ pub mod chart;
 pub mod counters;
 pub mod flat_out;
 pub mod interrupt;
+pub mod latency;
 pub mod options;
 pub mod place;
 pub mod precedence;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{systems::System, traffic::Traffic};
+use super::{latency::Ends, systems::System, traffic::Traffic};
 
 /// One run of the benchmark.
 #[derive(Debug, Serialize)]
@@ -22,6 +22,8 @@ pub struct Results {
     pub frames: Vec<Frames>,
     /// Each system with iperf3.
     pub tcp: Vec<Stream>,
+    /// Each system with requests and answers, in the order of where the ends are.
+    pub latency: Vec<Answers>,
 }
 
 /// Where it ran.
@@ -113,6 +115,30 @@ pub struct StreamRound {
     pub arrived: Option<f64>,
     /// Shares of the frames that the agent saw and lost, super-frames as one, by its ledger's names.
     pub lost_by: BTreeMap<String, f64>,
+}
+
+/// A system with requests and answers.
+#[derive(Debug, Serialize)]
+pub struct Answers {
+    pub system: &'static System,
+    pub ends: Ends,
+    #[serde(flatten)]
+    pub median: AnswersRound,
+    pub rounds: Vec<AnswersRound>,
+}
+
+/// The figures of a round.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct AnswersRound {
+    /// Time from a request to its answer that half of them took at most.
+    pub p50_us: f64,
+    /// The same of 99 % of them.
+    pub p99_us: f64,
+    /// By how much each is longer than with 'nothing' in the same round.
+    pub added_p50_us: Option<f64>,
+    pub added_p99_us: Option<f64>,
+    /// Share of the requests and answers that reached the sensor.
+    pub arrived: Option<f64>,
 }
 
 #[cfg(test)]

@@ -9,10 +9,11 @@ use std::{
 
 use super::{
     flat_out, interrupt,
+    latency::{self, Ends},
     options::Options,
     place::Place,
     precedence::Precedence,
-    results::{Machine, Results, Round, Settings, Skipped, StreamRound},
+    results::{AnswersRound, Machine, Results, Round, Settings, Skipped, StreamRound},
     search, summary,
     summary::Rounds,
     systems::{self, System},
@@ -54,13 +55,19 @@ pub fn run(options: &Options) -> Results {
 
     let mut frames = Rounds::new();
     let mut streams = Rounds::new();
+    let mut answers = Rounds::new();
     for &traffic in &traffic {
         for &system in &systems {
-            if traffic == Traffic::Tcp {
-                streams.push((system, Vec::new()));
-            } else {
-                frames.push(((traffic, system), Vec::new()));
+            match traffic {
+                Traffic::Tcp => streams.push((system, Vec::new())),
+                Traffic::Latency => {}
+                _ => frames.push(((traffic, system), Vec::new())),
             }
+        }
+    }
+    if traffic.contains(&Traffic::Latency) {
+        for ends in Ends::ALL {
+            answers.extend(systems.iter().map(|&system| ((ends, system), Vec::new())));
         }
     }
     for round in 0..settings.rounds {
@@ -71,16 +78,26 @@ pub fn run(options: &Options) -> Results {
             // The tests that load the machine get their turns in between.
             let _alone = alone();
             eprintln!("round {} of {}: {}", round + 1, settings.rounds, traffic.name());
-            if traffic == Traffic::Tcp {
-                file(&mut streams, stream_round(&place, options, &order));
-            } else {
-                let measured = frame_round(&place, options, traffic, &order);
-                file(&mut frames, measured.into_iter().map(|(system, round)| ((traffic, system), round)));
+            match traffic {
+                Traffic::Tcp => file(&mut streams, stream_round(&place, options, &order)),
+                Traffic::Latency => {
+                    for ends in Ends::ALL {
+                        let measured = answers_round(&place, ends, &order);
+                        file(
+                            &mut answers,
+                            measured.into_iter().map(|(system, round)| ((ends, system), round)),
+                        );
+                    }
+                }
+                _ => {
+                    let measured = frame_round(&place, options, traffic, &order);
+                    file(&mut frames, measured.into_iter().map(|(system, round)| ((traffic, system), round)));
+                }
             }
         }
     }
     let (frames, tcp) = (summary::frames(frames), summary::streams(streams));
-    Results { schema: 1, machine, settings, skipped, frames, tcp }
+    Results { schema: 1, machine, settings, skipped, frames, tcp, latency: summary::answers(answers) }
 }
 
 /// Waits until nothing else loads the machine, as long as it takes other tests to do their work.
@@ -177,6 +194,38 @@ fn stream_round(
                 retransmits: tcp.retransmits as f64,
                 arrived: tcp.arrived,
                 lost_by: tcp.lost_by,
+            };
+            (system, round)
+        })
+        .collect()
+}
+
+/// Every system once, with requests and answers.
+fn answers_round(
+    place: &Place,
+    ends: Ends,
+    order: &[&'static System],
+) -> Vec<(&'static System, AnswersRound)> {
+    let measured: Vec<_> =
+        order.iter().map(|&system| (system, latency::measure(place, system, ends))).collect();
+    let alone = measured.iter().find(|(system, _)| system.is_nothing()).map(|(_, latency)| *latency);
+    measured
+        .into_iter()
+        .map(|(system, latency)| {
+            eprintln!(
+                "  {:<13} {}: {:>6.2} us, 99 % in {:>6.2}",
+                system.name,
+                ends.name(),
+                latency.p50_us,
+                latency.p99_us
+            );
+            let alone = alone.filter(|_| !system.is_nothing());
+            let round = AnswersRound {
+                p50_us: latency.p50_us,
+                p99_us: latency.p99_us,
+                added_p50_us: alone.map(|alone| latency.p50_us - alone.p50_us),
+                added_p99_us: alone.map(|alone| latency.p99_us - alone.p99_us),
+                arrived: latency.arrived,
             };
             (system, round)
         })

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    results::{Frames, Ratios, Round, Stream, StreamRound},
+    latency::Ends,
+    results::{Answers, AnswersRound, Frames, Ratios, Round, Stream, StreamRound},
     systems::{MIRRED, System},
     traffic::Traffic,
 };
@@ -46,6 +47,25 @@ pub fn streams(measured: Rounds<&'static System, StreamRound>) -> Vec<Stream> {
                 lost_by: median_losses(rounds.iter().map(|round| &round.lost_by)),
             };
             Stream { system, median, rounds }
+        })
+        .collect()
+}
+
+/// The medians of each system with requests and answers.
+#[must_use]
+pub fn answers(measured: Rounds<(Ends, &'static System), AnswersRound>) -> Vec<Answers> {
+    measured
+        .into_iter()
+        .map(|((ends, system), rounds)| {
+            let of = |get: fn(&AnswersRound) -> Option<f64>| median(rounds.iter().filter_map(get));
+            let median = AnswersRound {
+                p50_us: of(|round| Some(round.p50_us)).unwrap_or_default(),
+                p99_us: of(|round| Some(round.p99_us)).unwrap_or_default(),
+                added_p50_us: of(|round| round.added_p50_us),
+                added_p99_us: of(|round| round.added_p99_us),
+                arrived: of(|round| round.arrived),
+            };
+            Answers { system, ends, median, rounds }
         })
         .collect()
 }

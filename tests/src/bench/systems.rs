@@ -5,16 +5,10 @@ use std::env;
 use serde::{Serialize, Serializer};
 
 use super::place::Place;
-use crate::{
-    agent::Agent,
-    lab::{MIRRORED, RUN, SENSOR, UPLINK, VXLAN_PORT},
-    report::Report,
-};
+use crate::{agent::Agent, lab::RUN, mirred, report::Report};
 
 /// The processor that programs mirror on.
 pub const PROCESSOR: &str = "1";
-/// The kernel's VXLAN device that the others send into.
-const DEVICE: &str = "vx0";
 /// The name of the one that the others are compared to.
 pub const MIRRED: &str = "mirred";
 
@@ -123,18 +117,11 @@ impl System {
             Mirror::Nothing => None,
             Mirror::Agent(arguments) => Some(Agent::start(router, &format!("{RUN} {arguments}"))),
             Mirror::Tc => {
-                add_device(place);
-                router.run(&format!("tc qdisc add dev {MIRRORED} clsact"));
-                for hook in ["ingress", "egress"] {
-                    router.run(&format!(
-                        "tc filter add dev {MIRRORED} {hook} protocol all u32 match u8 0 0 \
-                         action mirred egress mirror dev {DEVICE}"
-                    ));
-                }
+                mirred::start(router);
                 None
             }
             Mirror::Program(line) => {
-                add_device(place);
+                mirred::add_device(router);
                 let mut command = router.command("taskset");
                 Some(Agent::spawn(command.args(["-c", PROCESSOR]).args(line.split(' '))))
             }
@@ -157,13 +144,12 @@ impl Active<'_> {
             Mirror::Nothing => None,
             Mirror::Agent(_) => self.program.map(Agent::stop_and_report),
             Mirror::Tc => {
-                router.run(&format!("tc qdisc del dev {MIRRORED} clsact"));
-                router.ip(&format!("link del {DEVICE}"));
+                mirred::stop(router);
                 None
             }
             Mirror::Program(_) => {
                 drop(self.program);
-                router.ip(&format!("link del {DEVICE}"));
+                mirred::remove_device(router);
                 None
             }
         }
@@ -180,14 +166,6 @@ impl Active<'_> {
     }
 }
 
-fn add_device(place: &Place) {
-    let router = &place.lab.router;
-    router.ip(&format!(
-        "link add {DEVICE} type vxlan id 4242 remote {SENSOR} dstport {VXLAN_PORT} dev {UPLINK}"
-    ));
-    router.ip(&format!("link set {DEVICE} up"));
-}
-
 /// A message where there is no `program` of Debian's `package` on the `PATH`.
 #[must_use]
 pub fn missing(program: &str, package: &str) -> Option<String> {
@@ -199,6 +177,7 @@ pub fn missing(program: &str, package: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{lab::MIRRORED, mirred::DEVICE};
 
     #[test]
     fn rows_have_names_of_their_own_and_name_the_interfaces() {

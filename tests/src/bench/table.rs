@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::results::{Frames, Results, Stream};
+use super::results::{Answers, Frames, Results, Stream};
 
-/// Both tables, and what to know about them.
+/// The tables, and what to know about them.
 #[must_use]
 pub fn draw(results: &Results) -> String {
     let mut text = String::new();
@@ -31,6 +31,11 @@ pub fn draw(results: &Results) -> String {
         let header = ["tcp", "system", "Gbit/s", "kept", "sent again", "arrived", "lost by"];
         text += "\n";
         text += &aligned(header, results.tcp.iter().map(stream_row), |_| String::new());
+    }
+    if !results.latency.is_empty() {
+        let header = ["latency", "system", "p50 us", "p99 us", "added p50", "added p99", "arrived"];
+        text += "\n";
+        text += &aligned(header, results.latency.iter().map(answers_row), |row| row[0].clone());
     }
     let _ = write!(
         text,
@@ -79,6 +84,19 @@ fn stream_row(stream: &Stream) -> [String; 7] {
         number(Some(median.retransmits), 0),
         percent(median.arrived),
         losses(&median.lost_by),
+    ]
+}
+
+fn answers_row(answers: &Answers) -> [String; 7] {
+    let median = &answers.median;
+    [
+        answers.ends.name().into(),
+        answers.system.name.into(),
+        number(Some(median.p50_us), 2),
+        number(Some(median.p99_us), 2),
+        number(median.added_p50_us, 2),
+        number(median.added_p99_us, 2),
+        percent(median.arrived),
     ]
 }
 

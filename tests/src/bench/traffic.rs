@@ -34,6 +34,10 @@ pub enum Traffic {
     #[value(name = "tcp")]
     #[serde(rename = "tcp")]
     Tcp,
+    /// Requests and answers of the host's own, one at a time
+    #[value(name = "latency")]
+    #[serde(rename = "latency")]
+    Latency,
 }
 
 impl Traffic {
@@ -46,6 +50,7 @@ impl Traffic {
             Self::Large => "1400",
             Self::Mix => "mix",
             Self::Tcp => "tcp",
+            Self::Latency => "latency",
         }
     }
 
@@ -55,7 +60,7 @@ impl Traffic {
         matches!(self, Self::Small | Self::Large | Self::Tcp)
     }
 
-    /// The frames that are sent over and over; none for TCP, whose sender is another.
+    /// The frames that are sent over and over; none for TCP and latency, whose senders are others.
     #[must_use]
     pub fn frames(self) -> Vec<Vec<u8>> {
         let one = |len| vec![udp_frame(0, len)];
@@ -65,7 +70,7 @@ impl Traffic {
             Self::Large => one(1_400),
             // As many as both the flows and the sizes come out even with.
             Self::Mix => flows(FLOWS * MIX.len() / 4, |number| MIX[number % MIX.len()]),
-            Self::Tcp => Vec::new(),
+            Self::Tcp | Self::Latency => Vec::new(),
         }
     }
 }
