@@ -17,7 +17,7 @@ fn results_have_their_shape() {
     let scratch = Scratch::new();
     let (json, svg) = (scratch.path("bench.json"), scratch.path("bench.svg"));
     let mut bench = Command::new(env!("CARGO_BIN_EXE_mirror-bench"));
-    bench.args(["--quick", "--phase", "0.2", "--only", "agent-packet", "mirred", "64"]);
+    bench.args(["--quick", "--phase", "0.2", "--only", "agent-packet", "mirred", "64", "latency"]);
     let table = command::run(bench.arg("--json").arg(&json).arg("--chart").arg(&svg));
     assert!(table.contains("agent-packet") && table.contains("mirred"), "{table}");
     assert!(fs::read_to_string(svg).unwrap().contains(">agent-packet<"));
@@ -54,6 +54,24 @@ fn results_have_their_shape() {
         // 64 bytes each, and nothing of the mirror's own headers.
         let bytes = figure("bits") / 8.0 / figure("delivered");
         assert!((63.9..64.1).contains(&bytes), "{bytes} bytes a frame");
+    }
+
+    let latency = results["latency"].as_array().unwrap();
+    let rows: Vec<_> = latency.iter().map(|row| (&row["ends"], &row["system"])).collect();
+    assert_eq!(rows.len(), 2 * names.len(), "{rows:?}");
+    for of_ends in latency.chunks(names.len()) {
+        let alone = of_ends[0]["p50_us"].as_f64().unwrap();
+        for (result, name) in of_ends.iter().zip(&names) {
+            assert_eq!((&result["ends"], &result["system"]), (&of_ends[0]["ends"], &Value::from(*name)));
+            let figure =
+                |name: &str| result[name].as_f64().unwrap_or_else(|| panic!("no {name}: {result:#}"));
+            assert!(figure("p50_us") > 0.5 && figure("p99_us") >= figure("p50_us"), "{result:#}");
+            if *name != "nothing" {
+                assert_near(figure("added_p50_us"), figure("p50_us") - alone);
+                // What was measured was mirrored.
+                assert!((0.99..1.01).contains(&figure("arrived")), "{result:#}");
+            }
+        }
     }
 }
 

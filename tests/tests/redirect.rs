@@ -101,8 +101,7 @@ fn nothing_is_unaccounted_for_while_the_way_changes() {
     assert_eq!(arrived, report.datagrams_sent, "what was counted as sent is there");
     // What the sensor answers costs no frame.
     let costs = |name: &String| name != "ECONNREFUSED";
-    let errors: u64 =
-        report.send_errors.iter().filter(|(name, _)| costs(name)).map(|(_, count)| count).sum();
+    let errors: u64 = report.send_errors.iter().filter(|(name, _)| costs(name)).map(|(_, count)| count).sum();
     assert_eq!(errors, report.frames.send_failed, "each loss has a name: {:?}", report.send_errors);
     assert!(rounds >= 5, "{rounds} rounds");
     assert!(report.frames.sent > FRAMES * 8 / 10, "{:?}", report.frames);
