@@ -286,6 +286,7 @@ impl Redirect {
         Template {
             ifindex,
             segmenter: self.segmenter.as_ref().map_or(0, |segmenter| segmenter.ifindex),
+            segmenter_port: self.segmenter.as_ref().map_or(0, |segmenter| u32::from(segmenter.port)),
             packet_max,
             tunnel: TunnelKey { id: self.vni, remote, tos: 0, ttl: HOPS, ext: 0, label: 0 },
             ..Template::NONE

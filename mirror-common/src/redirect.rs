@@ -36,8 +36,8 @@ pub struct Template {
     /// Sum of what of the checksummed does not change, as `bpf_csum_diff` adds up: of the IPv4 header, or of the
     /// pseudo-header, UDP header and VXLAN header over IPv6.
     pub sum: u32,
-    /// 0.
-    pub reserved: u32,
+    /// UDP port that the segmenter sends to, in host order.
+    pub segmenter_port: u32,
     /// Halves of the headers in wire order, zeros where datagrams differ.
     pub headers: Halves,
     /// `struct bpf_tunnel_key` as far as every kernel since 5.10 takes it.
@@ -54,7 +54,7 @@ impl Template {
         is_known: 0,
         packet_max: 0,
         sum: 0,
-        reserved: 0,
+        segmenter_port: 0,
         headers: Halves([0; HEADERS_MAX / 2]),
         tunnel: TunnelKey { id: 0, remote: [0; 4], tos: 0, ttl: 0, ext: 0, label: 0 },
         padding: 0,

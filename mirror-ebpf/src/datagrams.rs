@@ -10,13 +10,13 @@ use aya_ebpf::{
 use mirror_common::{
     bytes::Bytes as _,
     ethernet, flow, ip,
-    redirect::{Handoff, stage},
+    redirect::{Handoff, TEMPLATES, stage},
     settings::oversize,
     udp,
 };
 
 use crate::{
-    maps::setting,
+    maps::{CURRENT, TEMPLATE, setting},
     redirect::{ENOBUFS, headers_len},
     segmenter::discard,
     skb::Skb,
@@ -81,6 +81,20 @@ fn send_anew(skb: Skb, place: &Place, handoff: *mut Handoff) {
             handoff.error = if result < 0 { (-result) as u32 } else { ENOBUFS };
         }
     }
+}
+
+/// Whether it is a datagram of the segmenter's, as the device made it.
+#[inline(always)]
+pub fn is_segmenters(skb: Skb) -> bool {
+    let Some(Place { udp, .. }) = find(skb) else { return false };
+    if udp == 0 {
+        return false;
+    }
+    let Some(&current) = CURRENT.get(0) else { return false };
+    let Some(template) = TEMPLATE.get_ptr(current % TEMPLATES as u32) else { return false };
+    // SAFETY: the array's values stay in place, and user space does not write to the one in use.
+    let port = unsafe { (*template).segmenter_port };
+    skb.half(udp + 2).is_some_and(|destination| u32::from(destination) == port)
 }
 
 /// `None` where it is no packet of UDP.

@@ -44,7 +44,10 @@ pub fn encapsulate(skb: Skb) -> i32 {
             }
         }
         stage::DATAGRAMS if own::is_marked(skb.mark()) => datagrams::see_off(skb, handoff),
-        stage::IDLE if own::is_marked(skb.mark()) => probe::take_away(skb),
+        stage::IDLE if own::is_marked(skb.mark()) => {
+            // One that waited for a neighbour: it was counted as failed when the hook was done.
+            if datagrams::is_segmenters(skb) { TC_ACT_SHOT } else { probe::take_away(skb) }
+        }
         _ => TC_ACT_UNSPEC,
     }
 }

@@ -347,6 +347,12 @@ fn path(arguments: &str) -> Vec<String> {
     path.split_whitespace().map(str::to_owned).collect()
 }
 
+/// Whether `MIRROR_TEST_PATH` asks for redirect mode.
+#[must_use]
+pub fn is_redirecting() -> bool {
+    std::env::var("MIRROR_TEST_PATH").is_ok_and(|path| path.contains("redirect"))
+}
+
 /// Runs the agent to its own end.
 ///
 /// # Panics

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::tshark;
+use crate::{agent, tshark};
 
 /// Faults, by tshark's names.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -93,9 +93,8 @@ impl Analysis {
         assert!(self.frames >= least && self.good_checksums >= least, "too little was looked at: {self:?}");
         // Redirect mode sends on the processor that a frame comes by: an acknowledgement may overtake what it
         // acknowledges.
-        let is_redirected = std::env::var("MIRROR_TEST_PATH").is_ok_and(|path| path.contains("redirect"));
         let clean = Self {
-            unseen_acknowledged: if is_redirected { self.unseen_acknowledged } else { 0 },
+            unseen_acknowledged: if agent::is_redirecting() { self.unseen_acknowledged } else { 0 },
             frames: self.frames,
             good_checksums: self.good_checksums,
             retransmissions: self.retransmissions,

@@ -212,11 +212,17 @@ fn uplink_that_goes_down_is_counted_and_mirroring_goes_on() {
     let report = agent.stop_and_report();
     println!("{:?}, errors {:?}", report.frames, report.send_errors);
     assert_eq!(report.frames.seen, 1_500);
-    assert_eq!(report.frames.send_failed, 500, "those of the time without a route");
-    assert_eq!(report.send_errors.values().sum::<u64>(), 500, "{:?}", report.send_errors);
+    let failed = report.frames.send_failed;
+    if agent::is_redirecting() {
+        // Until netlink has told the agent that the link is up again: some milliseconds.
+        assert!((500..600).contains(&failed), "{failed} failed");
+    } else {
+        assert_eq!(failed, 500, "those of the time without a route");
+    }
+    assert_eq!(report.send_errors.values().sum::<u64>(), failed, "{:?}", report.send_errors);
     let (check, _) = sensor.finish();
     check.assert_right();
-    assert_eq!(check.count(), 1_000, "those of the time before and after");
+    assert_eq!(check.count(), 1_500 - failed, "those of the time before and after");
 }
 
 #[test]

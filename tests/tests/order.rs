@@ -271,8 +271,7 @@ fn compare(mirrors: &[Mirror], servers: &[&str], steering: Steering, runs: usize
 #[test]
 fn tshark_sees_a_segment_that_comes_after_its_acknowledgement() {
     let _turn = lock::shared();
-    let (lab, scratch) = (Lab::new(), Scratch::new());
-    lab.offloads_off();
+    let (lab, scratch) = (place(), Scratch::new());
     fs::write(scratch.path("file"), vec![0x42; 200_000]).unwrap();
     let _server = WebServer::start(&lab.sensor, SENSOR, scratch.folder());
     let sensor = Sensor::start(&lab.sensor, Vec::new(), |frames: &mut Vec<_>, datagram| {

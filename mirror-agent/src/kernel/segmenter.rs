@@ -33,6 +33,8 @@ pub struct Segmenter {
     pub ifindex: u32,
     /// Its name.
     pub name: String,
+    /// The UDP port that it sends to, and listens on.
+    pub port: u16,
     _claim: Claim,
 }
 
@@ -69,7 +71,7 @@ impl Segmenter {
             format!("cannot make the VXLAN device {name}, which --mode redirect needs: use --mode ring")
         })?;
         let made = find(netlink, &name).await?.with_context(|| format!("{name} is gone"))?;
-        let segmenter = Self { ifindex: made.header.index, name, _claim: claim };
+        let segmenter = Self { ifindex: made.header.index, name, port, _claim: claim };
         match segmenter.prepare(netlink).await {
             Ok(()) => Ok(segmenter),
             Err(error) => {
