@@ -247,7 +247,7 @@ impl Headers {
         }
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn read_ports<B: Bytes>(&mut self, frame: B) {
         let has_ports = matches!(self.protocol, ip::TCP | ip::UDP | ip::SCTP | ip::DCCP | ip::UDP_LITE);
         if self.part == Part::Later || !has_ports {

@@ -110,20 +110,28 @@ pub struct Handoff {
     pub len: u32,
     /// What went wrong on the way: an errno above 0, or 0.
     pub error: u32,
+    /// What the segmenter made of the clone: valid from [`stage::SEGMENTER`] on.
+    pub made: Made,
+}
+
+/// What became of the datagrams that the segmenter made of one clone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Made {
+    /// UDP payload of the datagrams that left.
+    pub payload: u64,
     /// Datagrams that left.
     pub datagrams: u32,
     /// Packets that did not.
     pub failed: u32,
     /// Datagrams that were cut.
     pub cut: u32,
+    /// Datagrams that are longer than the path takes, where such are left out.
+    pub too_big: u32,
     /// 1 where the fragments that are still to come are left out, since the first one is the whole datagram now.
     pub ends_early: u32,
     /// 0.
-    pub reserved: u32,
-    /// Datagrams that are longer than the path takes, where such are left out.
-    pub too_big: u32,
-    /// UDP payload of the datagrams that left.
-    pub payload: u64,
+    pub padding: u32,
 }
 
 /// Bytes at the end of a probe by which the encapsulating program knows it: the agent's cookie, then the probe's

@@ -54,11 +54,11 @@ fn send_anew(skb: Skb, place: &Place, handoff: *mut Handoff) {
             return;
         }
         if result < 0 {
-            handoff.failed += 1;
+            handoff.made.failed += 1;
             handoff.error = (-result) as u32;
             return;
         }
-    } else if handoff.ends_early != 0 {
+    } else if handoff.made.ends_early != 0 {
         return;
     }
     handoff.stage = stage::LEAVING;
@@ -71,13 +71,13 @@ fn send_anew(skb: Skb, place: &Place, handoff: *mut Handoff) {
     match result {
         0 => {
             if place.udp != 0 {
-                handoff.datagrams += 1;
+                handoff.made.datagrams += 1;
                 let length = skb.half(place.udp + 4).unwrap_or(0);
-                handoff.payload += u64::from(length.saturating_sub(udp::HEADER_LEN as u16));
+                handoff.made.payload += u64::from(length.saturating_sub(udp::HEADER_LEN as u16));
             }
         }
         result => {
-            handoff.failed += 1;
+            handoff.made.failed += 1;
             handoff.error = if result < 0 { (-result) as u32 } else { ENOBUFS };
         }
     }
@@ -128,10 +128,10 @@ fn find(skb: Skb) -> Option<Place> {
 fn finish(skb: Skb, place: &Place, handoff: &mut Handoff) -> i64 {
     let whole = handoff.kept.saturating_add(headers_len());
     let is_cut_here = skb.len() >= whole;
-    handoff.ends_early =
+    handoff.made.ends_early =
         u32::from(place.has_more && (is_cut_here || setting!(redirect.oversize) != oversize::FRAGMENT));
     if place.has_more && !is_cut_here && setting!(redirect.oversize) == oversize::DROP {
-        handoff.too_big += 1;
+        handoff.made.too_big += 1;
         return 1;
     }
     let ports = u32::from(flow::source_port(handoff.flow_hash)) << 16 | setting!(sensor_port);
@@ -151,10 +151,10 @@ fn finish(skb: Skb, place: &Place, handoff: &mut Handoff) -> i64 {
     if result != 0 {
         return result;
     }
-    if handoff.ends_early == 0 && skb.len() <= whole {
+    if handoff.made.ends_early == 0 && skb.len() <= whole {
         return 0;
     }
-    handoff.cut += 1;
+    handoff.made.cut += 1;
     cut(skb, place, whole.min(skb.len()))
 }
 

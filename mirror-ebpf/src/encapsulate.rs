@@ -2,9 +2,9 @@
 //! that the segmenter made.
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{BPF_F_INVALIDATE_HASH, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::generated::{
-        bpf_csum_diff, bpf_get_smp_processor_id, bpf_set_hash, bpf_skb_change_head, bpf_skb_change_tail,
+        bpf_csum_diff, bpf_get_smp_processor_id, bpf_skb_change_head, bpf_skb_change_tail,
         bpf_skb_store_bytes,
     },
 };
@@ -114,16 +114,19 @@ fn put_headers(skb: Skb, handoff: &Handoff) -> i64 {
         headers[17] = port.to_be();
         headers[17 + 2] = udp_len.to_be();
     }
+    // Without the hash of the frame, which may be another for each direction: who needs one takes that of the datagram,
+    // whose ports are the same for both.
+    let flags = u64::from(BPF_F_INVALIDATE_HASH);
     // SAFETY: the context is valid, and `headers` has room for all headers.
-    let result =
-        unsafe { bpf_skb_store_bytes(skb.as_ptr().cast(), 0, (&raw const headers).cast(), headers_len, 0) };
+    let result = unsafe {
+        bpf_skb_store_bytes(skb.as_ptr().cast(), 0, (&raw const headers).cast(), headers_len, flags)
+    };
     if result != 0 {
         return result;
     }
     // For cards with several queues: both directions of a connection in one, whatever processor they come by.
     // SAFETY: the context is valid.
     unsafe {
-        bpf_set_hash(skb.as_ptr(), handoff.flow_hash);
         (*skb.as_ptr()).queue_mapping = 1 + (handoff.flow_hash & 63);
         (*skb.as_ptr()).mark = own::MARK;
     }

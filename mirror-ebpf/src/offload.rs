@@ -27,23 +27,26 @@ pub fn checksum(skb: Skb, tag_len: u32) -> u16 {
     if setting!(skb.is_known) == 0 {
         return 0;
     }
-    let mut span = MaybeUninit::<[u64; SPAN_MAX / 8]>::uninit();
-    let bytes = span.as_mut_ptr().cast::<u8>();
-    let (span_at, span_len) = (setting!(skb.span), setting!(skb.span_len));
-    // SAFETY: user space sees to it that the length is at most SPAN_MAX, and the verifier too.
-    if !unsafe { skb.read_kernel(span_at, bytes, span_len) } {
+    // Hardly a frame has one missing: so a single byte first, which the kernel copies in a fraction of the time.
+    let mut ip_summed = 0_u8;
+    let (span_at, span_len, ip_summed_at) =
+        (setting!(skb.span), setting!(skb.span_len), setting!(skb.ip_summed));
+    // SAFETY: the variable has one byte.
+    let is_read = unsafe { skb.read_kernel(span_at + ip_summed_at, &raw mut ip_summed, 1) };
+    if !is_read || u32::from(ip_summed) & setting!(skb.ip_summed_mask) != setting!(skb.ip_summed_partial) {
         return 0;
     }
-    let at = setting!(skb.ip_summed) as usize;
-    // SAFETY: user space sees to it that the fields are within what was read, and the verifier too.
-    let ip_summed = unsafe { bytes.add(at).read() };
-    if u32::from(ip_summed) & setting!(skb.ip_summed_mask) != setting!(skb.ip_summed_partial) {
+    let mut span = MaybeUninit::<[u64; SPAN_MAX / 8]>::uninit();
+    let bytes = span.as_mut_ptr().cast::<u8>();
+    // SAFETY: user space sees to it that the length is at most SPAN_MAX, and the verifier too.
+    if !unsafe { skb.read_kernel(span_at, bytes, span_len) } {
         return 0;
     }
     macro_rules! half {
         ($field:ident) => {{
             let at = setting!(skb.$field) as usize;
-            // SAFETY: as above. The span is aligned to 8, and the field's offset is even.
+            // SAFETY: user space sees to it that the fields are within what was read, and the verifier too. The span is
+            // aligned to 8, and the field's offset is even.
             unsafe { bytes.add(at).cast::<u16>().read() }
         }};
     }

@@ -12,7 +12,7 @@ use mirror_common::{
     headers::Headers,
     ip,
     record::Segmentation,
-    redirect::{HEADERS_V4, HEADERS_V6, Handoff, TEMPLATES, stage},
+    redirect::{HEADERS_V4, HEADERS_V6, Handoff, Made, TEMPLATES, stage},
     settings::oversize,
     udp,
 };
@@ -159,14 +159,15 @@ fn send_with(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut Ho
     };
     // SAFETY: as above.
     unsafe {
-        handoff.write(Handoff {
-            stage,
-            template: current,
-            flow_hash: traits.flow_hash,
-            kept,
-            len: skb.len(),
-            ..Handoff::default()
-        });
+        (*handoff).stage = stage;
+        (*handoff).template = current;
+        (*handoff).flow_hash = traits.flow_hash;
+        (*handoff).kept = kept;
+        (*handoff).len = skb.len();
+        (*handoff).error = 0;
+        if needs_stack {
+            (*handoff).made = Made::default();
+        }
     }
     // SAFETY: the context is valid.
     let result = unsafe { bpf_clone_redirect(skb.as_ptr(), ifindex, 0) };
@@ -182,7 +183,7 @@ fn send_with(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut Ho
         _ => ENOBUFS,
     };
     if needs_stack {
-        return count_datagrams(skb, counters, done, is_cut);
+        return count_datagrams(skb, counters, &done.made, done.error, is_cut);
     }
     if reached == stage::STRAIGHT && refusal == 0 {
         // It has left as it was, since somebody took the encapsulating program away: never again.
@@ -204,25 +205,25 @@ fn send_with(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut Ho
 
 /// What came out of the segmenter was counted one by one.
 #[inline(always)]
-fn count_datagrams(skb: Skb, counters: *mut HookCounters, done: &Handoff, is_cut: bool) {
+fn count_datagrams(skb: Skb, counters: *mut HookCounters, made: &Made, error: u32, is_cut: bool) {
     // 0 where the kernel does not know: what a virtual machine handed over.
     let expected = if is_cut { skb.gso_segs().max(1) } else { 1 };
     // SAFETY: as in `send`.
     unsafe {
-        (*counters).datagrams += u64::from(done.datagrams);
-        (*counters).payload += done.payload;
+        (*counters).datagrams += u64::from(made.datagrams);
+        (*counters).payload += made.payload;
     }
-    if done.too_big > 0 && done.failed == 0 {
+    if made.too_big > 0 && made.failed == 0 {
         // SAFETY: as in `send`.
         return unsafe { (*counters).too_big += 1 };
     }
-    if done.failed > 0 || done.datagrams < expected {
-        return fail(counters, if done.error == 0 { EHOSTUNREACH } else { done.error });
+    if made.failed > 0 || made.datagrams < expected {
+        return fail(counters, if error == 0 { EHOSTUNREACH } else { error });
     }
     // SAFETY: as in `send`.
     unsafe {
         (*counters).sent += 1;
-        (*counters).truncated += u64::from(done.cut > 0);
+        (*counters).truncated += u64::from(made.cut > 0);
     }
 }
 
