@@ -1,4 +1,4 @@
-//! Builds the kernel programs, so that `cargo build` needs no step before it.
+//! Builds the kernel programs, and says where libpcap is, so that `cargo build` needs no step before it.
 
 use std::{env, path::Path};
 
@@ -11,6 +11,7 @@ const TOOLCHAIN: &str = "1.95.0";
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("mirror-agent has no parent folder")?;
     println!("cargo:rerun-if-changed={}", root.join("mirror-common/src").display());
+    link_libpcap(&root.join("target/tools/libpcap"));
 
     // `cargo xtask setup` puts a bpf-linker that matches the compiler here; else one on the PATH serves.
     let own_tools = root.join("target/tools/bin");
@@ -34,4 +35,16 @@ fn main() -> Result<()> {
     };
     build_ebpf([package], Toolchain::Custom(TOOLCHAIN))
         .context("cannot build the kernel programs: run `cargo xtask setup` first")
+}
+
+/// `cargo xtask setup` builds one that needs nothing where the agent runs; else the system's serves.
+fn link_libpcap(own: &Path) {
+    let library = own.join("libpcap.a");
+    println!("cargo:rerun-if-changed={}", library.display());
+    if library.exists() {
+        println!("cargo:rustc-link-search=native={}", own.display());
+        println!("cargo:rustc-link-lib=static=pcap");
+    } else {
+        println!("cargo:rustc-link-lib=pcap");
+    }
 }

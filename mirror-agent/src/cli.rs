@@ -42,12 +42,21 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct MirrorArgs {
     /// Interface to mirror; repeatable
-    #[arg(short, long = "iface", value_name = "NAME", required_unless_present = "read")]
+    #[arg(short, long = "iface", value_name = "NAME", required_unless_present_any = ["read", "dump_filter"])]
     pub ifaces: Vec<String>,
     /// Capture to replay instead: pcap or pcapng, also gzip or zstd; - is standard input; repeatable, played
     /// in order
     #[arg(short, long, value_name = "FILE", conflicts_with = "ifaces")]
     pub read: Vec<PathBuf>,
+    /// Frames to mirror, in tcpdump's language, such as: tcp port 80 [default: all]
+    #[arg(value_name = "FILTER", conflicts_with = "filter_file")]
+    pub filter: Vec<String>,
+    /// Read FILTER from a file, in which # begins a comment; SIGHUP has it read again
+    #[arg(short = 'F', long, value_name = "FILE")]
+    pub filter_file: Option<PathBuf>,
+    /// Print what FILTER means, as tcpdump -d does and as the kernel gets it, and exit
+    #[arg(long)]
+    pub dump_filter: bool,
     /// Which way frames cross the interface
     #[arg(long, value_enum, value_name = "WAY", default_value_t = Direction::Both, conflicts_with = "read")]
     pub direction: Direction,

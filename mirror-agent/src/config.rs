@@ -10,6 +10,7 @@ use mirror_common::{record::Direction, vxlan};
 
 use crate::{
     cli::{self, Attach, Hook, MirrorArgs, Mode, Oversize, PacingArgs, ReportForm, Transmit, XdpAttach},
+    filter::Filter,
     output::pcapng,
     source::{capture::STDIN, replay::pace::Pacing},
 };
@@ -21,6 +22,8 @@ pub struct Config {
     pub source: Source,
     /// Where frames go.
     pub output: Output,
+    /// Which frames are wanted; all, where there is none.
+    pub filter: Option<Filter>,
     /// Bytes kept of each frame on the wire, at least 14; `u32::MAX` for all.
     pub snaplen: u32,
     /// Frames after which to stop.
@@ -125,6 +128,7 @@ impl Config {
     /// One line: the option, its value, and what it should be.
     pub fn new(args: MirrorArgs) -> Result<Self, String> {
         let output = output(&args)?;
+        let filter = filter(&args.filter, args.filter_file.clone())?;
         let to_file = matches!(output, Output::File { .. });
         let stdout_is_capture =
             matches!(&output, Output::File { path, .. } if path.as_os_str() == pcapng::STDOUT);
@@ -158,6 +162,7 @@ impl Config {
         Ok(Self {
             source,
             output,
+            filter,
             snaplen: args.snaplen.unwrap_or(u32::MAX),
             limit: args.run.limit,
             duration: args.run.duration,
@@ -166,6 +171,19 @@ impl Config {
             stdout_is_capture,
             cpus,
         })
+    }
+}
+
+/// What was said of a filter; at most one of both is there.
+///
+/// # Errors
+///
+/// The expression is wrong, or its file cannot be read.
+pub fn filter(words: &[String], file: Option<PathBuf>) -> Result<Option<Filter>, String> {
+    match file {
+        Some(file) => Filter::of_file(file).map(Some),
+        None if words.is_empty() => Ok(None),
+        None => Filter::of_words(words).map(Some),
     }
 }
 

@@ -29,6 +29,11 @@ pub fn failure(error: &str) {
     standard_error(format_args!("mirror-agent: {line}"));
 }
 
+/// As [`failure`], of what the user wrote, which may be shown in lines of its own.
+pub fn mistake(error: &str) {
+    standard_error(format_args!("mirror-agent: {error}"));
+}
+
 /// Prints a final report where its form belongs: `text` on standard error, JSON on standard output, or,
 /// where a capture went there, on standard error too.
 ///

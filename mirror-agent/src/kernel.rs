@@ -5,6 +5,7 @@ pub mod claim;
 pub mod clsact;
 pub mod counters;
 pub mod doorbell;
+pub mod filtered;
 pub mod hooks;
 pub mod load;
 pub mod own_paths;

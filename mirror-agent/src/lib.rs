@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod encap;
+pub mod filter;
 pub mod kernel;
 pub mod ledger;
 pub mod limit;

@@ -10,7 +10,9 @@ use log::LevelFilter;
 use mirror_agent::{
     cli::{Cli, Command},
     config::Config,
-    console, run, sink,
+    console,
+    filter::dump,
+    run, sink,
 };
 
 /// Something failed at run time.
@@ -28,9 +30,17 @@ fn main() -> ExitCode {
     start_log(&cli);
     let result = match cli.command {
         Some(Command::Sink(args)) => sink::run(args),
+        None if cli.mirror.dump_filter => match dump::dump(&cli.mirror) {
+            Ok(text) => {
+                // Who closes the pipe has seen enough.
+                let _ = write!(std::io::stdout(), "{text}");
+                Ok(())
+            }
+            Err(error) => return wrong(&error),
+        },
         None => match Config::new(cli.mirror) {
             Ok(config) => run::run(config),
-            Err(error) => return fail(USAGE, &error),
+            Err(error) => return wrong(&error),
         },
     };
     match result {
@@ -50,6 +60,12 @@ fn usage_error(error: &clap::Error) -> String {
     }
     let paragraph = message.split("\n\n").next().unwrap_or(&message);
     format!("{} (see --help)", paragraph.trim_start_matches("error: ").trim())
+}
+
+/// A wrong command line, of which a filter is shown with the place of its mistake.
+fn wrong(error: &str) -> ExitCode {
+    console::mistake(error);
+    ExitCode::from(USAGE)
 }
 
 fn fail(code: u8, error: &str) -> ExitCode {

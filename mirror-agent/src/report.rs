@@ -82,7 +82,7 @@ const LATE_MS: f64 = 1.0;
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Ledger { seen, own, sent, .. } = self.frames;
+        let Ledger { seen, filtered, own, sent, .. } = self.frames;
         writeln!(f, "in {:.1} s:", self.duration_s)?;
         for InterfaceReport { name, seen, bytes } in &self.interfaces {
             writeln!(f, "  {seen:>12} frames, {bytes} bytes seen on {name}")?;
@@ -100,6 +100,9 @@ impl Display for Report {
         }
         for DestinationReport { address, datagrams, bytes } in &self.destinations {
             writeln!(f, "  {datagrams:>12} datagrams, {bytes} bytes to {address}")?;
+        }
+        if filtered > 0 {
+            writeln!(f, "  {filtered:>12} left out by the filter")?;
         }
         if own > 0 {
             writeln!(f, "  {own:>12} the agent's own, not mirrored again")?;

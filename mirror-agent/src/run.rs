@@ -1,6 +1,7 @@
 //! The control plane: starts everything, follows what happens, ends in order.
 
 mod books;
+mod filter;
 mod interfaces;
 mod origin;
 mod progress;
@@ -22,7 +23,12 @@ use tokio::{
     time::{Instant as Deadline, sleep_until, timeout},
 };
 
-use self::{origin::Origin, progress::Progress, signals::Signals, start::Start};
+use self::{
+    origin::Origin,
+    progress::Progress,
+    signals::{Asked, Signals},
+    start::Start,
+};
 use crate::{
     cli::Mode,
     config::{Config, Output as Destination, Source},
@@ -75,7 +81,8 @@ pub fn run(config: Config) -> Result<()> {
 }
 
 async fn mirror(config: Config, support: Option<Support>) -> Result<()> {
-    let mut signals = Signals::new()?;
+    let reloads = config.filter.as_ref().is_some_and(|filter| filter.file.is_some());
+    let mut signals = Signals::new(reloads)?;
     if let Source::Replay(replay) = &config.source {
         start::check_readable(replay)?;
     }
@@ -182,7 +189,10 @@ impl Run {
         let mut progress = Progress::new(config);
         let error = loop {
             tokio::select! {
-                () = signals.next() => break None,
+                asked = signals.next_of_all() => match asked {
+                    Asked::End => break None,
+                    Asked::Reload => self.reload_filter(config),
+                },
                 () = at(ends) => break None,
                 event = self.events.recv(), if !self.threads.is_empty() => match event {
                     // Without an event all threads are gone, which they are only by a panic.

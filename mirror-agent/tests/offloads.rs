@@ -80,11 +80,12 @@ fn watch(
                 time_stamps: 0,
                 skb,
                 redirect: Redirect::OFF,
+                has_filter: 0,
                 xdp: XdpLayout::UNKNOWN,
             };
             let place = Place::Tc(Support::probe().unwrap().tc_hook(Attach::Auto).unwrap());
             let load::Loaded { ebpf, mut rings, counters, own_paths, .. } =
-                load::load(&settings, RING, place).unwrap();
+                load::load(&settings, RING, place, None).unwrap();
             let both = Direction::ALL.to_vec();
             let netlink = links.handle.clone();
             let mut hooks = Hooks::new(ebpf, counters, own_paths, both, place, netlink, Names::default());

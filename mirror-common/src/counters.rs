@@ -11,6 +11,8 @@ pub struct HookCounters {
     pub seen: u64,
     /// Bytes of those frames, VLAN tags included.
     pub bytes: u64,
+    /// Frames that the filter refused.
+    pub filtered: u64,
     /// The agent's own datagrams, and ICMP errors that quote them.
     pub own: u64,
     /// Frames for which the ring had no room.
@@ -38,6 +40,7 @@ impl HookCounters {
         Self {
             seen: self.seen + other.seen,
             bytes: self.bytes + other.bytes,
+            filtered: self.filtered + other.filtered,
             own: self.own + other.own,
             ring_full: self.ring_full + other.ring_full,
             copy_failed: self.copy_failed + other.copy_failed,

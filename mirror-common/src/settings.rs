@@ -19,6 +19,8 @@ pub struct Settings {
     pub sensor_port: u32,
     /// 1: every record carries the time of its capture.
     pub time_stamps: u32,
+    /// 1 where frames meet a filter, whose instructions are put into the programs.
+    pub has_filter: u32,
     /// Where the kernel keeps what `__sk_buff` does not show.
     pub skb: SkbLayout,
     /// How frames are sent where the kernel programs do that.

@@ -10,6 +10,7 @@ use mirror_common::{
 
 use crate::{
     classify::{Class, classify},
+    filter::filter_skb,
     maps::{COUNTERS, HEADERS, setting},
     offload,
     redirect::{self, Met, Traits},
@@ -48,8 +49,18 @@ pub fn capture(skb: Skb, direction: Direction, is_limited: bool) {
     counters.seen += 1;
     counters.bytes += u64::from(len);
 
-    let class = if is_marked || matches!(met, Met::Clone) { Class::Own } else { classify(skb, headers) };
-    let Class::Flow(flow_hash) = class else {
+    // In this order: what the host's own marking shows to be the agent's own is not the filter's to see. All else meets
+    // the filter before its headers are read, so that one that is refused costs as little as it can. What is the agent's
+    // own by its addresses, and refused, is `filtered` therefore.
+    if is_marked || matches!(met, Met::Clone) {
+        counters.own += 1;
+        return;
+    }
+    if setting!(has_filter) != 0 && filter_skb(skb.as_ptr()) == 0 {
+        counters.filtered += 1;
+        return;
+    }
+    let Class::Flow(flow_hash) = classify(skb, headers) else {
         counters.own += 1;
         return;
     };

@@ -9,6 +9,7 @@ mod classify;
 mod datagram;
 mod datagrams;
 mod encapsulate;
+mod filter;
 mod maps;
 mod offload;
 mod own_traffic;

@@ -91,6 +91,7 @@ pub static SETTINGS: Settings = Settings {
     snaplen: u32::MAX,
     sensor_port: 0,
     time_stamps: 0,
+    has_filter: 0,
     skb: SkbLayout::UNKNOWN,
     redirect: Redirect::OFF,
     xdp: XdpLayout::UNKNOWN,

@@ -21,6 +21,7 @@ use mirror_common::{
 
 use crate::{
     classify::{Class, classify},
+    filter::filter_xdp,
     maps::{COUNTERS, HEADERS, setting},
     packet::Packet,
     ring::{Copied, copy_into_ring},
@@ -156,6 +157,11 @@ pub fn capture(buff: Buff, is_skb: bool) {
     let len = buff.len();
     counters.seen += 1;
     counters.bytes += u64::from(len);
+    // As for TC, before the headers are read.
+    if setting!(has_filter) != 0 && filter_xdp(buff.0) == 0 {
+        counters.filtered += 1;
+        return;
+    }
     let Class::Flow(flow_hash) = classify(buff, headers) else {
         counters.own += 1;
         return;

@@ -16,6 +16,7 @@
 //! | [`capture`], [`pcap`], [`tshark`], [`suricata`], [`tap`] | other people's eyes on the same traffic |
 //! | [`captures`], [`replay`] | captures of every format, right and damaged, and their replay |
 //! | [`wire`], [`flows`], [`analysis`] | what was on the wire, by the kernel itself, its comparison with the mirror, and what tshark finds wrong |
+//! | [`filters`] | expressions and frames, and what tcpdump makes of them |
 //! | [`web`] | a web server to download from |
 //! | [`mirred`] | the kernel's own mirror, to compare with |
 //! | [`bpf`] | another program's TCX hook, to live beside |
@@ -33,6 +34,7 @@ pub mod capture;
 pub mod captures;
 pub mod check;
 pub mod command;
+pub mod filters;
 pub mod flows;
 pub mod frames;
 pub mod generator;

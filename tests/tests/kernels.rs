@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     thread,
@@ -14,12 +15,14 @@ use std::{
 use mirror_tests::{
     agent::Agent,
     bpf::{self, Attached, Direction},
+    captures::udp_frame,
     check::Check,
     flows::{self, Streams},
     frames,
     generator::Generator,
     lab::{Lab, MIRRORED, ROUTER, RUN, UPLINK, VXLAN_PORT},
     lock,
+    scratch::Scratch,
     sensor::Sensor,
     wire,
 };
@@ -59,6 +62,11 @@ macro_rules! paths {
             #[test]
             fn own_datagrams_are_not_mirrored() {
                 super::own_datagrams_are_not_mirrored(&PATH);
+            }
+
+            #[test]
+            fn what_the_filter_refuses_is_left_out() {
+                super::what_the_filter_refuses_is_left_out(&PATH);
             }
 
             #[test]
@@ -226,6 +234,39 @@ fn own_datagrams_are_not_mirrored(path: &Path) {
     if path.sees_egress {
         assert_eq!(report.frames.own, report.datagrams_sent, "each passed the hook: {:?}", report.frames);
     }
+}
+
+/// Its instructions are a part of the program, which each kernel's verifier has to take: with a tag that the kernel has
+/// taken out, a loop, a division, scratch memory, and bytes that do not lie open.
+fn what_the_filter_refuses_is_left_out(path: &Path) {
+    const FILTER: &str = "(ip6 protochain 17 or udp[96:4] % 7 = 3 or ip[2:2] / udp[1] = 1000) or (vlan 5 and \
+                          udp src port 20001 and ip[2:2] - 20 = udp[4:2] and ether[len - 1] = 0x5a and ether[11:4] != 7)";
+    const FRAMES: usize = 600;
+    let _turn = lock::shared();
+    let (lab, scratch) = (Lab::new(), Scratch::new());
+    let file = scratch.path("filter");
+    fs::write(&file, FILTER).unwrap();
+    let tagged = |flow, tag: [u8; 4]| {
+        let mut frame = udp_frame(flow, 600);
+        frame.splice(12..12, tag);
+        frame
+    };
+    let wanted = tagged(1, [0x81, 0, 0, 5]);
+    let kinds = [udp_frame(1, 600), tagged(2, [0x81, 0, 0, 5]), tagged(1, [0x81, 0, 0, 6]), wanted.clone()];
+    let list: Vec<_> = kinds.into_iter().cycle().take(FRAMES).collect();
+    let sensor = Sensor::keeping(&lab.sensor);
+    let more = format!("--direction ingress -F {}", file.display());
+    let Some(agent) = path.start(&lab, &more) else { return };
+    Generator::new("eth0").rate(2_000).send_frames(&lab.client, list);
+    // The same again: the program is another one.
+    agent.signal(libc::SIGHUP);
+    agent.wait_for_line(&format!("{}: frames meet the filter", file.display()));
+    let report = agent.stop_and_report();
+    let (received, _) = sensor.finish();
+    assert!(received == vec![wanted; FRAMES / 4], "{} frames", received.len());
+    let counts = &report.frames;
+    let [all, sent] = [FRAMES, FRAMES / 4].map(|count| count as u64);
+    assert_eq!((counts.seen, counts.sent, counts.filtered), (all, sent, all - sent), "{counts:?}");
 }
 
 /// An IPv4 datagram without options to the VXLAN port, which no crafted frame is.

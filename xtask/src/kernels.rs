@@ -5,7 +5,7 @@ mod kernel;
 mod payload;
 mod result;
 mod selection;
-mod suite;
+pub mod suite;
 mod table;
 mod vm;
 

@@ -5,6 +5,7 @@ mod apt;
 mod bench;
 mod command;
 mod kernels;
+mod libpcap;
 mod linker;
 mod lint;
 mod packages;
@@ -30,7 +31,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Get what the build needs beside rustup: rust-src, and a bpf-linker that matches rustc
+    /// Get what the build needs beside rustup: rust-src, a bpf-linker that matches rustc, and libpcap
     ///
     /// Does nothing when all is there. The other commands call it themselves.
     Setup,

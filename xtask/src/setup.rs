@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{command, linker, project, rustc::Rustc};
+use crate::{command, libpcap, linker, project, rustc::Rustc};
 
 /// Gets what is missing, and says so in one line for each; prints nothing when all is there.
 ///
@@ -14,7 +14,8 @@ use crate::{command, linker, project, rustc::Rustc};
 pub fn setup() -> Result<()> {
     let rustc = Rustc::ask()?;
     rust_src(&rustc)?;
-    linker::ensure(&rustc)
+    linker::ensure(&rustc)?;
+    libpcap::ensure()
 }
 
 /// The sources of `core`, which is not shipped for the BPF target and so is built here.

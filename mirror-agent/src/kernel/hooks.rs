@@ -14,12 +14,13 @@ use super::{
     claim::{Claim, Refusal},
     clsact,
     counters::Counters,
+    filtered::Filtered,
     own_paths::OwnPaths,
     support::TcHook,
     tc_link::{self, Attachment},
     xdp::{self, XdpHook},
 };
-use crate::{links::Link, names::Names};
+use crate::{filter::classic::Program, links::Link, names::Names};
 
 /// The programs' names, in the order of [`Direction::ALL`].
 pub const PROGRAMS: [&str; 2] = ["mirror_ingress", "mirror_egress"];
@@ -69,6 +70,7 @@ pub struct Hooks {
     netlink: Handle,
     attached: BTreeMap<u32, Attached>,
     names: Names,
+    filtered: Option<Filtered>,
 }
 
 #[derive(Debug)]
@@ -112,7 +114,35 @@ impl Hooks {
         netlink: Handle,
         names: Names,
     ) -> Self {
-        Self { ebpf, counters, own_paths, directions, place, netlink, attached: BTreeMap::new(), names }
+        let attached = BTreeMap::new();
+        Self { ebpf, counters, own_paths, directions, place, netlink, attached, names, filtered: None }
+    }
+
+    /// Frames meet a filter, and may meet another one later.
+    pub fn keep(&mut self, filtered: Filtered) {
+        self.filtered = Some(filtered);
+    }
+
+    /// Has all hooks go by another filter, each of them from one frame to the next. None is without one meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The filter is too large for the kernel, and nothing has changed.
+    pub fn replace_filter(&mut self, filter: &Program) -> Result<()> {
+        let filtered = self.filtered.as_ref().context("frames meet no filter")?;
+        filtered.put(&mut self.ebpf, filter)?;
+        for Attached { name, links, .. } in self.attached.values_mut() {
+            for link in std::mem::take(links) {
+                match replace(&mut self.ebpf, self.place, link) {
+                    Ok(link) => links.push(link),
+                    // Its hook is gone with its interface, as a rule.
+                    Err(error) => log::warn!(
+                        "{name} is not mirrored any more, since no other program can take the place of its own: {error:#}"
+                    ),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The loaded programs, those of redirect mode among them.
@@ -264,6 +294,18 @@ impl Hooks {
         }
         Ok(all)
     }
+}
+
+/// Has a hook run what the program of its name is now.
+fn replace(ebpf: &mut Ebpf, place: Place, link: HookLink) -> Result<HookLink> {
+    Ok(match link {
+        HookLink::Tc(direction, id) => {
+            let program = program(ebpf, place, direction)?;
+            let link = program.take_link(id)?;
+            HookLink::Tc(direction, program.attach_to_link(link)?)
+        }
+        HookLink::Xdp(attachment) => HookLink::Xdp(xdp::replace(ebpf, attachment)?),
+    })
 }
 
 fn program(ebpf: &mut Ebpf, place: Place, direction: Direction) -> Result<&mut SchedClassifier> {

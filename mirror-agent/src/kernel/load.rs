@@ -6,18 +6,19 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{ArrayOfMaps, Map, MapData, PerCpuHashMap},
-    programs::{Program, ProgramError},
+    programs::{Program as AyaProgram, ProgramError},
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
 use mirror_common::{counters::HookCounters, settings::Settings};
 
 use super::{
-    counters::Counters, doorbell::Doorbells, hooks::Place, own_paths::OwnPaths, redirect::RedirectMaps,
+    counters::Counters, doorbell::Doorbells, filtered::Filtered, hooks::Place, own_paths::OwnPaths,
+    redirect::RedirectMaps,
 };
-use crate::source::ring::RingReader;
+use crate::{filter::classic::Program, source::ring::RingReader};
 
 /// The object that build.rs had built.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf"));
 
 /// Loaded programs, attached nowhere yet.
 pub struct Loaded {
@@ -33,17 +34,20 @@ pub struct Loaded {
     pub own_paths: OwnPaths,
     /// In redirect mode.
     pub redirect: Option<RedirectMaps>,
+    /// Where frames meet a filter: what takes another one.
+    pub filtered: Option<Filtered>,
 }
 
 /// The programs of redirect mode: at the outgoing interface's egress, the segmenter's egress and ingress.
 pub const REDIRECT_PROGRAMS: [&str; 3] = ["mirror_encap", "mirror_segment", "mirror_refuse"];
 
-/// Loads the programs for `settings` that `place` needs, with rings of `ring_size` bytes.
+/// Loads the programs for `settings` that `place` needs, with rings of `ring_size` bytes, and with `filter`, if the
+/// settings say that there is one.
 ///
 /// # Errors
 ///
 /// The kernel refuses: too little memory, or a program that its verifier does not take.
-pub fn load(settings: &Settings, ring_size: u32, place: Place) -> Result<Loaded> {
+pub fn load(settings: &Settings, ring_size: u32, place: Place, filter: Option<&Program>) -> Result<Loaded> {
     lift_memory_lock_limit();
     let mut ebpf = EbpfLoader::new()
         .override_global("SETTINGS", settings, true)
@@ -55,8 +59,8 @@ pub fn load(settings: &Settings, ring_size: u32, place: Place) -> Result<Loaded>
     for name in place.programs().iter().copied().chain(of_redirect) {
         let program = ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
         match program {
-            Program::SchedClassifier(program) => program.load(),
-            Program::Xdp(program) => program.load(),
+            AyaProgram::SchedClassifier(program) => program.load(),
+            AyaProgram::Xdp(program) => program.load(),
             _ => bail!("the program {name} is of no kind that is used"),
         }
         .map_err(|error| explain_refusal(name, error))?;
@@ -65,6 +69,13 @@ pub fn load(settings: &Settings, ring_size: u32, place: Place) -> Result<Loaded>
             log::debug!("the verifier took {steps} steps through {name}, of a million that it may");
         }
     }
+    let has_load_bytes = settings.xdp.has_load_bytes != 0;
+    let filtered = filter
+        .map(|filter| {
+            let filtered = Filtered::new(&ebpf, place.programs(), has_load_bytes)?;
+            filtered.put(&mut ebpf, filter).map(|()| filtered)
+        })
+        .transpose()?;
     let rings = if is_redirecting { Vec::new() } else { make_rings(&mut ebpf, settings.rings, ring_size)? };
     let redirect = is_redirecting.then(|| RedirectMaps::new(&mut ebpf)).transpose()?;
     let own_paths = OwnPaths::new(take_map(&mut ebpf, "OWN_PATHS")?.try_into()?);
@@ -73,7 +84,7 @@ pub fn load(settings: &Settings, ring_size: u32, place: Place) -> Result<Loaded>
     };
     let doorbells = Doorbells::new(doorbells.fd().as_fd()).context("cannot map the doorbells")?;
     let counters: PerCpuHashMap<MapData, u32, HookCounters> = take_map(&mut ebpf, "COUNTERS")?.try_into()?;
-    Ok(Loaded { ebpf, rings, doorbells, counters: Counters::new(counters), own_paths, redirect })
+    Ok(Loaded { ebpf, rings, doorbells, counters: Counters::new(counters), own_paths, redirect, filtered })
 }
 
 pub(super) fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {

@@ -124,6 +124,18 @@ pub fn detach(ebpf: &mut Ebpf, attachment: Attachment) -> Result<()> {
     Ok(program(ebpf, attachment.program)?.detach(attachment.id)?)
 }
 
+/// Has the hook run what the program of its name is now.
+///
+/// # Errors
+///
+/// It is gone already, with its interface as a rule.
+pub fn replace(ebpf: &mut Ebpf, attachment: Attachment) -> Result<Attachment> {
+    let name = attachment.program;
+    let program = program(ebpf, name)?;
+    let link = program.take_link(attachment.id)?;
+    Ok(Attachment { program: name, id: program.attach_to_link(link)? })
+}
+
 fn try_way(ebpf: &mut Ebpf, ifindex: u32, way: Way) -> Result<XdpLinkId> {
     let program = program(ebpf, way.program)?;
     program.attach_to_if_index(ifindex, way.mode).map_err(|error| match error {

@@ -42,6 +42,7 @@ impl Run {
         for contribution in self.origin.contributions()? {
             let frames = contribution.frames;
             ledger.seen += frames.seen;
+            ledger.filtered += frames.filtered;
             ledger.own += frames.own;
             ledger.ring_full += frames.ring_full;
             ledger.copy_failed += frames.copy_failed;

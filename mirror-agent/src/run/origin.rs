@@ -132,6 +132,7 @@ fn live(hooks: &Hooks, limit: Option<&Limit>) -> Result<Vec<Contribution>> {
             bytes: counters.bytes.saturating_sub(beyond.bytes),
             frames: Ledger {
                 seen: counters.seen.saturating_sub(beyond.frames),
+                filtered: counters.filtered,
                 own: counters.own,
                 ring_full: counters.ring_full,
                 copy_failed: counters.copy_failed,
@@ -149,11 +150,11 @@ fn live(hooks: &Hooks, limit: Option<&Limit>) -> Result<Vec<Contribution>> {
 }
 
 fn replayed(played: Played) -> Contribution {
-    let Played { name, seen, bytes, unplayable, too_big } = played;
+    let Played { name, seen, bytes, filtered, unplayable, too_big } = played;
     Contribution {
         name,
         bytes,
-        frames: Ledger { seen, copy_failed: unplayable, too_big, ..Ledger::default() },
+        frames: Ledger { seen, filtered, copy_failed: unplayable, too_big, ..Ledger::default() },
         ..Contribution::default()
     }
 }

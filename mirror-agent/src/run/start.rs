@@ -246,6 +246,7 @@ impl Start<'_> {
             },
             sensor_port: u32::from(wishes.sensor_port),
             time_stamps: u32::from(wishes.time_stamps),
+            has_filter: u32::from(self.config.filter.is_some()),
             skb: match live.hook {
                 Hook::Tc => skb_layout::find(),
                 Hook::Xdp => skb_layout::find_quietly(),
@@ -256,8 +257,9 @@ impl Start<'_> {
                 Hook::Xdp => xdp_layout::find(support),
             },
         };
-        let load::Loaded { ebpf, rings, doorbells, counters, own_paths, redirect: maps } =
-            load::load(&settings, live.ring_size, place)?;
+        let filter = self.config.filter.as_ref().map(|filter| &filter.program);
+        let load::Loaded { ebpf, rings, doorbells, counters, own_paths, redirect: maps, filtered } =
+            load::load(&settings, live.ring_size, place, filter)?;
         let begin = open(Some(own_paths.clone()))?;
         let mut hooks = Hooks::new(
             ebpf,
@@ -268,6 +270,9 @@ impl Start<'_> {
             self.links.handle.clone(),
             self.names.clone(),
         );
+        if let Some(filtered) = filtered {
+            hooks.keep(filtered);
+        }
         let redirect = match (redirect.zip(maps), place) {
             (Some(((sensor, vni, oversize), maps)), Place::Tc(hook) | Place::TcLimited(hook)) => {
                 let changes = self.links.address_changes();
@@ -329,6 +334,7 @@ impl Start<'_> {
             files: replay.files.clone(),
             passes: replay.passes,
             frame_max: wishes.frame_max,
+            filter: self.config.filter.as_ref().map(|filter| filter.program.clone()),
             names: self.names.clone(),
         };
         let link = read_ahead::start(order, cpu).context("cannot start the reading thread")?;

@@ -47,7 +47,7 @@ pub struct ReplaySource {
     /// Readable when there is another chunk, or will never be one.
     filled: Arc<EventFd>,
     chunk: Option<Chunk>,
-    /// Of the chunk: the next frame, its first byte, and the next trouble.
+    /// Of the chunk: the next frame, its first byte, the next trouble, and the next that the filter refused.
     next: Place,
     pace: Pace,
     /// When the next frame is due, if that was asked already.
@@ -64,6 +64,7 @@ struct Place {
     frame: usize,
     byte: usize,
     trouble: usize,
+    refused: usize,
 }
 
 impl ReplaySource {
@@ -120,6 +121,13 @@ impl ReplaySource {
             {
                 self.playback.note(chunk.file, trouble);
                 self.next.trouble += 1;
+            }
+            // Those behind the last frame are not looked at where the limit ends the run before.
+            while let Some(refused) = chunk.filtered.get(self.next.refused)
+                && refused.before <= self.next.frame
+            {
+                self.playback.filtered(chunk.file, refused.frames, refused.bytes);
+                self.next.refused += 1;
             }
             if self.next.frame < chunk.headers.len() {
                 return true;
@@ -199,6 +207,12 @@ impl Source for ReplaySource {
         }
         self.next.frame += count;
         self.next.byte = byte;
+        while let Some(refused) = chunk.filtered.get(self.next.refused)
+            && refused.before < self.next.frame
+        {
+            self.playback.filtered(chunk.file, refused.frames, refused.bytes);
+            self.next.refused += 1;
+        }
         self.playback.seen(chunk.file, count as u64, wire_bytes);
         self.playback.moved_to(chunk.read_at(self.next.frame));
         Some(Batch { frames, end: self.next.frame })

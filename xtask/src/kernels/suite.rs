@@ -16,6 +16,9 @@ pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Seconds that each call of apt-get may take.
 const PATIENCE: &str = "180";
 
+/// The machine's own architecture, as Debian calls it.
+const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+
 /// A suite, ready to be asked.
 pub struct Suite {
     /// What belongs to its apt, thrown away with the caller's scratch folder.
@@ -29,6 +32,19 @@ impl Suite {
     ///
     /// The machine knows no Debian archive, or it has not this suite, or does not answer.
     pub fn open(name: &str, folder: PathBuf) -> Result<Self> {
+        Self::open_types(&["deb"], name, folder)
+    }
+
+    /// As [`Self::open`], with the sources of its packages.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn open_with_sources(name: &str, folder: PathBuf) -> Result<Self> {
+        Self::open_types(&["deb", "deb-src"], name, folder)
+    }
+
+    fn open_types(types: &[&str], name: &str, folder: PathBuf) -> Result<Self> {
         let archive = apt::archive(Path::new("/etc/apt/sources.list.d"))
             .context("the machine's sources of packages name no Debian archive")?;
         for part in ["parts", "lists/partial", "cache/archives/partial"] {
@@ -38,10 +54,8 @@ impl Suite {
         }
         let suite = Self { folder };
         suite.write("status", "")?;
-        suite.write(
-            "sources.list",
-            &format!("deb [arch=amd64 signed-by={KEYRING}] {archive} {name} main\n"),
-        )?;
+        let line = |kind| format!("{kind} [arch={ARCH} signed-by={KEYRING}] {archive} {name} main\n");
+        suite.write("sources.list", &types.iter().map(line).collect::<String>())?;
         suite.write("apt.conf", &suite.configuration())?;
         command::run_before(suite.command("apt-get").arg("update"))
             .with_context(|| format!("cannot get the lists of Debian's {name}"))?;
@@ -56,7 +70,7 @@ impl Suite {
              Dir::Etc::SourceList \"{folder}/sources.list\"; Dir::Etc::SourceParts \"{folder}/parts\";\n\
              Dir::Etc::Preferences \"{folder}/none\"; Dir::Etc::PreferencesParts \"{folder}/parts\";\n\
              Dir::State \"{folder}\"; Dir::State::Lists \"{folder}/lists\"; Dir::State::Status \"{folder}/status\";\n\
-             Dir::Cache \"{folder}/cache\"; APT::Architecture \"amd64\"; APT::Sandbox::User \"root\";\n\
+             Dir::Cache \"{folder}/cache\"; APT::Architecture \"{ARCH}\"; APT::Sandbox::User \"root\";\n\
              Acquire::Check-Valid-Until \"false\"; Acquire::Languages \"none\"; Acquire::Retries \"2\";\n\
              Acquire::http::Timeout \"20\"; Debug::NoLocking \"1\";\n"
         )
@@ -93,6 +107,16 @@ impl Suite {
             }
         }
         Ok(())
+    }
+
+    /// Gets the files of the source package `package` into `to`.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be got.
+    pub fn download_source(&self, package: &str, to: &Path) -> Result<()> {
+        let mut command = self.command("apt-get");
+        command::run_before(command.args(["source", "--download-only", package]).current_dir(to))
     }
 
     fn command(&self, program: &str) -> Command {

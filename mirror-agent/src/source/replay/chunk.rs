@@ -3,6 +3,7 @@
 use mirror_common::record::RecordHeader;
 
 use super::playback::Trouble;
+use crate::source::capture::EthernetFrame;
 
 /// Bytes of frames in a chunk, unless one frame alone is longer.
 pub const BYTES: usize = 256 << 10;
@@ -25,6 +26,10 @@ pub struct Chunk {
     pub headers: Vec<RecordHeader>,
     /// The frames' bytes with nothing between them, `captured_len` each.
     pub bytes: Vec<u8>,
+    /// What the filter refused, in file order.
+    pub filtered: Vec<Refused>,
+    /// A frame that the filter is looking at.
+    pub scratch: Vec<u8>,
     /// What could not be played, in file order: before the frame with this index.
     pub troubles: Vec<(usize, Trouble)>,
     /// Bytes of the input that were read before this chunk, in all files and passes.
@@ -33,18 +38,49 @@ pub struct Chunk {
     pub read_to: u64,
 }
 
+/// Frames that the filter refused, one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// They come before the frame with this index.
+    pub before: usize,
+    /// How many.
+    pub frames: u64,
+    /// Their bytes on the wire.
+    pub bytes: u64,
+}
+
 impl Chunk {
     /// Whether there is nothing in it that anybody has to learn.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.headers.is_empty() && self.troubles.is_empty()
+        self.headers.is_empty() && self.troubles.is_empty() && self.filtered.is_empty()
     }
 
     /// Whether another frame of `len` bytes belongs into the next chunk.
     #[must_use]
     pub fn is_full_for(&self, len: usize) -> bool {
-        self.headers.len() + self.troubles.len() >= FRAMES
+        self.headers.len() + self.troubles.len() + self.filtered.len() >= FRAMES
             || !self.headers.is_empty() && self.bytes.len() + len > BYTES
+    }
+
+    /// The frame in one piece.
+    pub fn in_one_piece(&mut self, frame: &EthernetFrame<'_>) -> &[u8] {
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&frame.prefix);
+        self.scratch.extend_from_slice(frame.rest);
+        &self.scratch
+    }
+
+    /// The filter refused a frame of so many bytes on the wire.
+    pub fn filtered(&mut self, bytes: u32) {
+        let (before, bytes) = (self.headers.len(), u64::from(bytes));
+        match self.filtered.last_mut().filter(|last| last.before == before) {
+            Some(last) => {
+                last.frames += 1;
+                last.bytes += bytes;
+            }
+            None => self.filtered.push(Refused { before, frames: 1, bytes }),
+        }
     }
 
     /// Bytes of the input read before the frame with this index, were all frames alike.
@@ -59,10 +95,12 @@ impl Chunk {
     pub fn clear(&mut self) {
         let mut bytes = std::mem::take(&mut self.bytes);
         let mut headers = std::mem::take(&mut self.headers);
+        let (mut filtered, scratch) = (std::mem::take(&mut self.filtered), std::mem::take(&mut self.scratch));
+        filtered.clear();
         bytes.clear();
         bytes.shrink_to(BYTES);
         headers.clear();
-        *self = Self { headers, bytes, ..Self::default() };
+        *self = Self { headers, bytes, filtered, scratch, ..Self::default() };
     }
 }
 

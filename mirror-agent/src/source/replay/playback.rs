@@ -45,6 +45,7 @@ struct File {
     /// Of those, the ones in this pass.
     frames_in_pass: Count,
     bytes: Count,
+    filtered: Count,
     unplayable: Count,
     too_big: Count,
     /// The first of each kind, in words: what cannot be played, and what damage ends the file.
@@ -72,6 +73,8 @@ pub struct Played {
     pub seen: u64,
     /// Bytes of the frames as they were on the wire.
     pub bytes: u64,
+    /// Frames that the filter refused.
+    pub filtered: u64,
     /// Packets that are no frames.
     pub unplayable: u64,
     /// Frames that no datagram can carry.
@@ -87,6 +90,7 @@ impl Playback {
             frames: Count::default(),
             frames_in_pass: Count::default(),
             bytes: Count::default(),
+            filtered: Count::default(),
             unplayable: Count::default(),
             too_big: Count::default(),
             first_unplayable: Mutex::default(),
@@ -119,6 +123,14 @@ impl Playback {
         if let Some(file) = self.files.get(file) {
             file.frames.add(frames);
             file.frames_in_pass.add(frames);
+            file.bytes.add(bytes);
+        }
+    }
+
+    /// The filter refused frames of a file.
+    pub(super) fn filtered(&self, file: usize, frames: u64, bytes: u64) {
+        if let Some(file) = self.files.get(file) {
+            file.filtered.add(frames);
             file.bytes.add(bytes);
         }
     }
@@ -165,11 +177,13 @@ impl Playback {
     /// What each file contributed so far, in the order of the command line.
     pub fn played(&self) -> impl Iterator<Item = Played> {
         self.files.iter().map(|file| {
-            let (unplayable, too_big) = (file.unplayable.get(), file.too_big.get());
+            let [filtered, unplayable, too_big] =
+                [&file.filtered, &file.unplayable, &file.too_big].map(Count::get);
             Played {
                 name: file.path.display().to_string(),
-                seen: file.frames.get() + unplayable + too_big,
+                seen: file.frames.get() + filtered + unplayable + too_big,
                 bytes: file.bytes.get(),
+                filtered,
                 unplayable,
                 too_big,
             }

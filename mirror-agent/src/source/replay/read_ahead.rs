@@ -19,6 +19,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::{chunk::Chunk, datagrams::Datagrams, playback::Trouble};
 use crate::{
     affinity,
+    filter::classic::Program,
     names::Names,
     source::capture::{CaptureReader, EthernetFrame, Packet},
 };
@@ -34,6 +35,8 @@ pub struct Order {
     pub passes: u64,
     /// Longest frame that the output takes, in bytes.
     pub frame_max: usize,
+    /// Which frames are wanted; all, where there is none.
+    pub filter: Option<Program>,
     /// Learns the interfaces that the captures name.
     pub names: Names,
 }
@@ -185,7 +188,7 @@ impl Reader {
         }
     }
 
-    /// Puts a packet into the chunk. Returns whether it is a frame that can be sent.
+    /// Puts a packet into the chunk. Returns whether it is a frame that can be sent, or could be.
     fn take(&mut self, packet: &Packet<'_>, interface: u32) -> bool {
         let position = packet.position;
         let frame = match &packet.frame {
@@ -195,6 +198,12 @@ impl Reader {
                 return false;
             }
         };
+        if let Some(filter) = &self.order.filter
+            && !filter.takes(self.chunk.in_one_piece(frame), packet.original_len)
+        {
+            self.chunk.filtered(packet.original_len);
+            return true;
+        }
         let (len, max) = (frame.captured_len(), self.order.frame_max);
         if len > max {
             self.note(Trouble::TooBig { position, len, max });
