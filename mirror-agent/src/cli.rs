@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use mirror_common::{ethernet, vxlan};
 
+use crate::select::rate::Rate;
+
 /// Copies the traffic of network interfaces, or of captures, to a sensor (Zeek, Suricata, a recorder) in VXLAN
 /// over UDP.
 ///
@@ -82,6 +84,21 @@ pub struct MirrorArgs {
     /// Bytes kept of each frame, at least 14; 0 is all of them [default: all]
     #[arg(short, long, value_name = "BYTES", value_parser = snaplen)]
     pub snaplen: Option<u32>,
+    /// Mirror one flow in N: all frames of a connection, both directions, or none of them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub sample: Option<u32>,
+    /// Which flows --sample chooses, and which come first under --max-rate: any number of 64 bits. Agents with the same
+    /// seed choose the same flows [default: 0]
+    #[arg(long, value_name = "SEED", value_parser = seed)]
+    pub sample_seed: Option<u64>,
+    /// Most to mirror, over all interfaces: 500mbit or 2gbit (bits a second of the frames on the mirrored wire, whatever
+    /// is kept or put in front of them), 80kpps or 1mpps (frames a second). Flows are left out whole before all of them
+    /// are thinned; SYN, FIN and RST of those that are left out still pass, for up to a sixteenth of the rate
+    #[arg(long, value_name = "RATE", value_parser = str::parse::<Rate>)]
+    pub max_rate: Option<Rate>,
+    /// With --max-rate: not even SYN, FIN and RST of flows that are left out pass
+    #[arg(long, requires = "max_rate")]
+    pub max_rate_strict: bool,
     /// Write a capture (pcapng, nanoseconds) instead of sending, replacing FILE; - is standard output
     #[arg(short, long, value_name = "FILE")]
     pub write: Option<PathBuf>,
@@ -295,6 +312,15 @@ fn snaplen(text: &str) -> Result<u32, String> {
         }
         bytes => Ok(u32::try_from(bytes).unwrap_or(u32::MAX)),
     }
+}
+
+/// A number of 64 bits, decimal or, with `0x` in front, hexadecimal.
+fn seed(text: &str) -> Result<u64, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    number.map_err(|_| "must be a number from 0 to 18446744073709551615, or with 0x in front".into())
 }
 
 fn ring_size(text: &str) -> Result<u32, String> {

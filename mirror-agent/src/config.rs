@@ -12,6 +12,7 @@ use crate::{
     cli::{self, Attach, Hook, MirrorArgs, Mode, Oversize, PacingArgs, ReportForm, Transmit, XdpAttach},
     filter::Filter,
     output::pcapng,
+    select::Select,
     source::{capture::STDIN, replay::pace::Pacing},
 };
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub filter: Option<Filter>,
     /// Bytes kept of each frame on the wire, at least 14; `u32::MAX` for all.
     pub snaplen: u32,
+    /// Which flows are mirrored.
+    pub select: Select,
     /// Frames after which to stop.
     pub limit: Option<u64>,
     /// Time after which to stop.
@@ -135,6 +138,7 @@ impl Config {
         if stdout_is_capture && io::stdout().is_terminal() {
             return Err("--write - would write to the terminal: pipe it on, or name a file".into());
         }
+        let select = select(&args)?;
         let mut cpus = cpus(args.cpu.as_deref())?;
         if to_file || !args.read.is_empty() {
             // One thread writes one file, or plays one: its order is that over all flows.
@@ -164,6 +168,7 @@ impl Config {
             output,
             filter,
             snaplen: args.snaplen.unwrap_or(u32::MAX),
+            select,
             limit: args.run.limit,
             duration: args.run.duration,
             stats_interval: args.run.stats_interval,
@@ -207,6 +212,21 @@ fn output(args: &MirrorArgs) -> Result<Output, String> {
     }
     let outer = if args.write_outer { Some(sensor()?) } else { None };
     Ok(Output::File { path: path.clone(), outer })
+}
+
+fn select(args: &MirrorArgs) -> Result<Select, String> {
+    if let Some(seed) = args.sample_seed
+        && args.sample.is_none()
+        && args.max_rate.is_none()
+    {
+        return Err(format!("--sample-seed {seed}: nothing is chosen by it without --sample or --max-rate"));
+    }
+    Ok(Select {
+        sample: args.sample.unwrap_or(1),
+        seed: args.sample_seed.unwrap_or(0),
+        max_rate: args.max_rate,
+        is_strict: args.max_rate_strict,
+    })
 }
 
 fn directions(args: &MirrorArgs) -> Result<Vec<Direction>, String> {
@@ -313,6 +333,7 @@ fn default_cpus(allowed: &[usize]) -> Vec<usize> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use clap::Parser as _;
+    use mirror_common::settings;
 
     use super::*;
 
@@ -368,6 +389,16 @@ mod tests {
             let line = format!("-i eth0 --mode redirect {option}");
             assert!(config(&line).unwrap_err().contains("--mode ring"), "{line}");
         }
+    }
+
+    #[test]
+    fn a_seed_is_for_something() {
+        for line in ["-i eth0 --sample 8 --sample-seed 0xff", "-r a --max-rate 5mbit --sample-seed 255"] {
+            assert_eq!(config(line).unwrap().select.seed, 255, "{line}");
+        }
+        assert!(config("-i eth0 --sample-seed 5").unwrap_err().contains("--sample-seed 5"));
+        let select = config("-i eth0").unwrap().select;
+        assert_eq!((select.settings(4), select.selector().is_none()), (settings::Select::ALL, true));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The mirroring agent's library.
 //!
-//! A frame's way: [`source`] takes it out of a ring or a capture, [`shape`] makes
+//! A frame's way: [`source`] takes it out of a ring or a capture, [`select`] says whether it is mirrored, [`shape`] makes
 //! of it what was on the wire, [`encap`] makes what goes in front of it, [`output`]
 //! sends it or writes it down; [`worker`] is the thread that it happens on. Beside that way: [`kernel`]
 //! (load, attach, detach, maps), [`run`] (the control plane), [`ledger`] (counts), [`report`].
@@ -22,6 +22,7 @@ pub mod privileges;
 mod redirect;
 pub mod report;
 pub mod run;
+pub mod select;
 pub mod sensor;
 pub mod shape;
 pub mod signals;

@@ -107,6 +107,9 @@ impl Display for Report {
         if own > 0 {
             writeln!(f, "  {own:>12} the agent's own, not mirrored again")?;
         }
+        for (name, count) in left_out(&self.frames) {
+            writeln!(f, "  {count:>12} left out: {name}")?;
+        }
         for (name, count) in losses(&self.frames) {
             writeln!(f, "  {count:>12} lost: {name}")?;
         }
@@ -140,10 +143,17 @@ impl Display for Report {
 pub fn stats_line(ledger: &Ledger, rate: f64) -> String {
     let mut line =
         format!("seen {} sent {} own {} lost {}", ledger.seen, ledger.sent, ledger.own, ledger.lost());
-    for (name, count) in losses(ledger) {
+    for (name, count) in left_out(ledger).chain(losses(ledger)) {
         line += &format!(" {name} {count}");
     }
     line + &format!(" rate {rate:.0}/s")
+}
+
+/// What was not asked for.
+fn left_out(ledger: &Ledger) -> impl Iterator<Item = (&'static str, u64)> {
+    [("sampled_out", ledger.sampled_out), ("rate_limited", ledger.rate_limited)]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
 }
 
 fn losses(ledger: &Ledger) -> impl Iterator<Item = (&'static str, u64)> {

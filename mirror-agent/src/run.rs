@@ -38,7 +38,9 @@ use crate::{
     links::Links,
     names::Names,
     output::pcapng::{STDOUT, Target},
-    privileges, sensor,
+    privileges,
+    select::steward::Steward,
+    sensor,
     stop::Stop,
     worker::Event,
 };
@@ -140,6 +142,8 @@ struct Run {
     /// Whom datagrams are for, sent or written.
     sensor: Option<SocketAddr>,
     started: Instant,
+    /// Says which flows the kernel programs take, under `--max-rate`.
+    steward: Option<Steward>,
 }
 
 impl Run {

@@ -31,7 +31,7 @@ use mirror_common::{
     flow,
     headers::Headers,
     record::{ChecksumPlace, Direction, FRAME_MAX, RecordHeader, Segmentation},
-    settings::{Redirect, Settings, SkbLayout, XdpLayout},
+    settings::{Redirect, Select, Settings, SkbLayout, XdpLayout},
 };
 use net::{run, within};
 use super_frames::{ACK, PSH, Stack, naive, payload, tcp, udp};
@@ -79,6 +79,7 @@ fn watch(
                 sensor_port: 0,
                 time_stamps: 0,
                 skb,
+                select: Select::ALL,
                 redirect: Redirect::OFF,
                 has_filter: 0,
                 xdp: XdpLayout::UNKNOWN,

@@ -15,6 +15,10 @@ pub struct HookCounters {
     pub filtered: u64,
     /// The agent's own datagrams, and ICMP errors that quote them.
     pub own: u64,
+    /// Frames of flows that sampling leaves out.
+    pub sampled_out: u64,
+    /// Frames for which the budget had no room.
+    pub rate_limited: u64,
     /// Frames for which the ring had no room.
     pub ring_full: u64,
     /// Frames whose bytes the kernel could not read.
@@ -42,6 +46,8 @@ impl HookCounters {
             bytes: self.bytes + other.bytes,
             filtered: self.filtered + other.filtered,
             own: self.own + other.own,
+            sampled_out: self.sampled_out + other.sampled_out,
+            rate_limited: self.rate_limited + other.rate_limited,
             ring_full: self.ring_full + other.ring_full,
             copy_failed: self.copy_failed + other.copy_failed,
             too_big: self.too_big + other.too_big,

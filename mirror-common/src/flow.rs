@@ -66,7 +66,7 @@ pub const fn ring(flow_hash: u32, rings: u32) -> u32 {
 }
 
 /// Odd, with bits spread evenly: the fraction of the golden ratio.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(crate) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The finishing step of SplitMix64 (Steele, Lea, Flood 2014): every input bit reaches every output bit.
 #[inline(always)]

@@ -5,7 +5,7 @@
 //! memory is one unknown number to its caller, and no longer a case for each way that led there. Inlined,
 //! the same lines take it more than the million steps that it has.
 
-use crate::{bytes::Bytes, ethernet, ip};
+use crate::{bytes::Bytes, ethernet, ip, udp};
 
 /// How much of a datagram a packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +123,32 @@ impl Headers {
             self.read_ports(frame);
         }
         self.is_ip
+    }
+
+    /// Whether the frame begins or ends a TCP connection: SYN, FIN or RST is set (RFC 9293 section 3.1). Fragments do
+    /// not, nor does what an ICMP error quotes.
+    #[inline(always)]
+    pub fn begins_or_ends<B: Bytes>(&self, frame: B) -> bool {
+        const FIN_SYN_RST: u8 = 0b111;
+        // Quoted headers have no type in front.
+        self.is_ip
+            && self.protocol == ip::TCP
+            && self.part == Part::Whole
+            && self.ethertype != 0
+            && frame.byte(self.at + 13).is_some_and(|flags| flags & FIN_SYN_RST != 0)
+    }
+
+    /// Bytes of all headers up to TCP's or UDP's, which each segment of a super-frame has; with another protocol up
+    /// to that one's.
+    #[inline(always)]
+    pub fn len<B: Bytes>(&self, frame: B) -> u32 {
+        self.at
+            + match self.protocol {
+                // The upper half of the byte at 12 has the header's length in words.
+                ip::TCP => frame.byte(self.at + 12).map_or(0, |byte| u32::from(byte >> 4) * 4),
+                ip::UDP => udp::HEADER_LEN as u32,
+                _ => 0,
+            }
     }
 
     #[inline(never)]

@@ -1,7 +1,7 @@
 //! What the kernel programs and user space share, written once.
 //!
 //! A frame's way through these files: its [`headers`] are read, its [`flow`] is a hash of them that picks
-//! its ring and its outer source port, [`record`] is how it lies in the ring, [`counters`] is where the
+//! its ring and its outer source port, [`sample`] and [`budget`] say by that hash whether it is mirrored, [`record`] is how it lies in the ring, [`counters`] is where the
 //! kernel counts it, [`own`] is how it knows the agent's own datagrams, and [`vxlan`] is what goes in
 //! front of it, with a [`checksum`] where there must be one. [`settings`] is what
 //! user space tells the kernel programs before they are loaded, and [`transmit`] how the one that sends is given its packets; [`redirect`] is what
@@ -9,6 +9,7 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod budget;
 pub mod bytes;
 pub mod checksum;
 pub mod counters;
@@ -21,6 +22,7 @@ pub mod own;
 mod pod;
 pub mod record;
 pub mod redirect;
+pub mod sample;
 pub mod settings;
 pub mod transmit;
 pub mod udp;

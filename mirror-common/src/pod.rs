@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "aya's Pod is an unsafe trait")]
 
 use crate::{
+    budget::Demand,
     counters::HookCounters,
     own::Path,
     record::Doorbell,
@@ -21,3 +22,5 @@ unsafe impl aya::Pod for Doorbell {}
 unsafe impl aya::Pod for Template {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Sighting {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Demand {}

@@ -21,12 +21,64 @@ pub struct Settings {
     pub time_stamps: u32,
     /// 1 where frames meet a filter, whose instructions are put into the programs.
     pub has_filter: u32,
+    /// Which flows are mirrored.
+    pub select: Select,
     /// Where the kernel keeps what `__sk_buff` does not show.
     pub skb: SkbLayout,
     /// How frames are sent where the kernel programs do that.
     pub redirect: Redirect,
     /// What the XDP programs go by.
     pub xdp: XdpLayout,
+}
+
+/// Which flows are mirrored. Numbers of 64 bits are in halves, the lower one first, so that nothing needs padding.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Select {
+    /// Flows with a greater [`draw`](crate::sample::draw) are left out; `u32::MAX` where none is.
+    pub greatest_draw: u32,
+    /// Key of that draw.
+    pub sample_key: [u32; 2],
+    /// What the budget counts: a [`Unit`](crate::budget::Unit); 0 where there is no budget.
+    pub unit: u32,
+    /// 1 where beginnings and ends of connections pass that are refused.
+    pub passes_ends: u32,
+    /// Key of flows' ranks.
+    pub rank_key: [u32; 2],
+    /// [`Plan::rate`](crate::budget::Plan::rate)
+    pub rate: [u32; 2],
+    /// [`Plan::depth`](crate::budget::Plan::depth)
+    pub depth: [u32; 2],
+    /// [`Plan::batch`](crate::budget::Plan::batch)
+    pub batch: [u32; 2],
+}
+
+impl Select {
+    /// All flows.
+    pub const ALL: Self = Self {
+        greatest_draw: u32::MAX,
+        sample_key: [0; 2],
+        unit: 0,
+        passes_ends: 0,
+        rank_key: [0; 2],
+        rate: [0; 2],
+        depth: [0; 2],
+        batch: [0; 2],
+    };
+}
+
+/// A number in halves, the lower one first.
+#[inline(always)]
+#[must_use]
+pub const fn halves(number: u64) -> [u32; 2] {
+    [number as u32, (number >> 32) as u32]
+}
+
+/// The reverse of [`halves`].
+#[inline(always)]
+#[must_use]
+pub const fn whole([low, high]: [u32; 2]) -> u64 {
+    (high as u64) << 32 | low as u64
 }
 
 /// Of redirect mode.

@@ -15,6 +15,7 @@ use crate::{
     offload,
     redirect::{self, Met, Traits},
     ring::{Copied, copy_into_ring},
+    select,
     skb::Skb,
 };
 
@@ -64,6 +65,9 @@ pub fn capture(skb: Skb, direction: Direction, is_limited: bool) {
         counters.own += 1;
         return;
     };
+    if !select::takes(skb, headers, flow_hash, len, || skb.gso_segs(), counters) {
+        return;
+    }
     let (segmentation, gso_size) = offload::segmentation(skb, headers);
     let checksum = offload::checksum(skb, tag_len);
     if is_redirecting {

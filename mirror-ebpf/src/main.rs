@@ -19,6 +19,7 @@ mod redirect;
 mod ring;
 mod runtime;
 mod segmenter;
+mod select;
 mod skb;
 mod xdp;
 

@@ -1,17 +1,18 @@
 //! The maps, and the settings that user space writes before loading.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_spin_lock},
     btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
     macros::btf_map,
 };
 use mirror_common::{
+    budget::{Bucket, Demand, GRADES, RANKS, Share},
     counters::HookCounters,
     headers::Headers,
     own::Path,
     record::{Doorbell, RINGS_MAX},
     redirect::{Handoff, Sighting, TEMPLATES, Template},
-    settings::{Redirect, Settings, SkbLayout, XdpLayout},
+    settings::{Redirect, Select, Settings, SkbLayout, XdpLayout},
 };
 
 /// One entry per interface and direction ([`mirror_common::counters::key`]), made before its hook is
@@ -84,6 +85,34 @@ pub static IDS: PerCpuArray<u32, 1> = PerCpuArray::new();
 #[btf_map]
 pub static SUMMED: PerCpuArray<[u32; 256], 1> = PerCpuArray::new();
 
+/// What flows of each rank ask for, one value for each processor (user space says how many there are), mapped into the
+/// agent.
+#[btf_map]
+pub static DEMAND: Array<Demand, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// How flows of each rank are treated: a [`mirror_common::budget::Grade`]. Mapped into the agent.
+#[btf_map]
+pub static RANK_GRADES: Array<[u8; RANKS], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// What may still be sent.
+#[btf_map]
+pub static BUDGET: Array<Budget, 1> = Array::new();
+
+/// Value of [`BUDGET`].
+#[repr(C)]
+pub struct Budget {
+    /// Held by who uses the bucket.
+    pub lock: bpf_spin_lock,
+    /// 0.
+    pub reserved: u32,
+    /// What may still be sent.
+    pub bucket: Bucket,
+}
+
+/// What this processor has taken from the bucket in advance, for each grade.
+#[btf_map]
+pub static SHARES: PerCpuArray<[Share; GRADES], 1> = PerCpuArray::new();
+
 #[unsafe(no_mangle)]
 pub static SETTINGS: Settings = Settings {
     rings: 1,
@@ -92,6 +121,7 @@ pub static SETTINGS: Settings = Settings {
     sensor_port: 0,
     time_stamps: 0,
     has_filter: 0,
+    select: Select::ALL,
     skb: SkbLayout::UNKNOWN,
     redirect: Redirect::OFF,
     xdp: XdpLayout::UNKNOWN,

@@ -25,6 +25,7 @@ use crate::{
     maps::{COUNTERS, HEADERS, setting},
     packet::Packet,
     ring::{Copied, copy_into_ring},
+    select,
     skb::read_kernel,
 };
 
@@ -166,8 +167,12 @@ pub fn capture(buff: Buff, is_skb: bool) {
         counters.own += 1;
         return;
     };
-    let checksum = missing_checksum(buff, headers, len);
     let (segmentation, gso_size) = if is_skb { segmentation(buff) } else { (Segmentation::None, 0) };
+    let segments = || len.checked_div(u32::from(gso_size)).unwrap_or(0);
+    if !select::takes(buff, headers, flow_hash, len, segments, counters) {
+        return;
+    }
+    let checksum = missing_checksum(buff, headers, len);
     let is_cut = segmentation != Segmentation::None;
     let kept_len = len.min(setting!(snaplen));
     if !is_cut && kept_len > setting!(frame_max) {

@@ -119,7 +119,9 @@ impl Generator {
         })
     }
 
-    fn run(self, host: &Host, make: impl Fn(u64, &mut Vec<u8>) -> bool + Send + 'static) -> Running {
+    /// Sends what `make` writes, which is told how many frames went before, and says whether there is one.
+    #[must_use]
+    pub fn run(self, host: &Host, make: impl Fn(u64, &mut Vec<u8>) -> bool + Send + 'static) -> Running {
         self.run_batches(host, move |sent, batch| {
             batch
                 .iter_mut()

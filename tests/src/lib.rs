@@ -10,6 +10,7 @@
 //! | [`host`], [`link`], [`lab`] | namespaces, veth pairs, the usual client - router - sensor |
 //! | [`frames`], [`generator`] | frames that a receiver can make again from their number, and their sender |
 //! | [`super_frames`] | frames that are to be cut, from a packet socket |
+//! | [`connections`] | segments of many TCP connections, which say whose they are |
 //! | [`injector`] | the fastest generator: frames that an interface receives |
 //! | [`sensor`], [`check`] | the receiving end, and the comparison of what it got |
 //! | [`agent`], [`report`] | the program under test, and its JSON report |
@@ -34,6 +35,7 @@ pub mod capture;
 pub mod captures;
 pub mod check;
 pub mod command;
+pub mod connections;
 pub mod filters;
 pub mod flows;
 pub mod frames;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -17,6 +18,7 @@ use mirror_tests::{
     bpf::{self, Attached, Direction},
     captures::udp_frame,
     check::Check,
+    connections::{self, Segment},
     flows::{self, Streams},
     frames,
     generator::Generator,
@@ -67,6 +69,11 @@ macro_rules! paths {
             #[test]
             fn what_the_filter_refuses_is_left_out() {
                 super::what_the_filter_refuses_is_left_out(&PATH);
+            }
+
+            #[test]
+            fn what_is_left_out_is_counted() {
+                super::what_is_left_out_is_counted(&PATH);
             }
 
             #[test]
@@ -275,6 +282,34 @@ fn is_mirror_traffic(frame: &[u8]) -> bool {
         && frame[12..14] == [0x08, 0]
         && frame[23] == 17
         && frame[36..38] == VXLAN_PORT.to_be_bytes()
+}
+
+/// Sampling leaves out whole connections, and the budget what is too much.
+fn what_is_left_out_is_counted(path: &Path) {
+    const CONNECTIONS: u64 = 400;
+    const EACH: u64 = 5;
+    let _turn = lock::shared();
+    let lab = Lab::new();
+    let sensor = Sensor::start(&lab.sensor, BTreeMap::<_, u64>::new(), |connections, datagram| {
+        let segment = Segment::read(datagram.frame).expect("what was sent");
+        *connections.entry(segment.connection).or_default() += 1;
+    });
+    let Some(agent) = path.start(&lab, "--sample 4 --max-rate 100pps") else { return };
+    let frames = (0..CONNECTIONS * EACH).map(|number| {
+        let connection = (number % CONNECTIONS) as u32;
+        Segment { connection, is_answer: number % 2 == 1, flags: connections::ACK, number, len: 100 }.frame()
+    });
+    Generator::new("eth0").rate(5_000).send_frames(&lab.client, frames.collect());
+    let report = agent.stop_and_report();
+    let (connections, totals) = sensor.finish();
+    let ledger = &report.frames;
+    println!("{ledger:?}");
+    assert_eq!((ledger.seen, ledger.sent), (CONNECTIONS * EACH, totals.datagrams));
+    assert_eq!(ledger.sampled_out + ledger.rate_limited + ledger.sent, ledger.seen);
+    assert_eq!(ledger.sampled_out % EACH, 0, "a connection is left out in part");
+    assert!((65..=135).contains(&(CONNECTIONS - ledger.sampled_out / EACH)), "{ledger:?}");
+    assert!(ledger.sent >= 20 && ledger.rate_limited > 100, "{ledger:?}");
+    assert!(connections.len() as u64 * EACH <= ledger.seen - ledger.sampled_out);
 }
 
 fn nothing_stays(path: &Path) {

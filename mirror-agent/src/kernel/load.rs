@@ -7,6 +7,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{ArrayOfMaps, Map, MapData, PerCpuHashMap},
     programs::{Program as AyaProgram, ProgramError},
+    util::nr_cpus,
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
 use mirror_common::{counters::HookCounters, settings::Settings};
@@ -15,7 +16,7 @@ use super::{
     counters::Counters, doorbell::Doorbells, filtered::Filtered, hooks::Place, own_paths::OwnPaths,
     redirect::RedirectMaps,
 };
-use crate::{filter::classic::Program, source::ring::RingReader};
+use crate::{filter::classic::Program, select::steward::Shared, source::ring::RingReader};
 
 /// The object that build.rs had built.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf"));
@@ -32,6 +33,8 @@ pub struct Loaded {
     pub counters: Counters,
     /// How the hooks know the agent's own datagrams.
     pub own_paths: OwnPaths,
+    /// What the hooks are asked for, and which flows they take, under `--max-rate`.
+    pub budget: Option<Shared>,
     /// In redirect mode.
     pub redirect: Option<RedirectMaps>,
     /// Where frames meet a filter: what takes another one.
@@ -49,8 +52,11 @@ pub const REDIRECT_PROGRAMS: [&str; 3] = ["mirror_encap", "mirror_segment", "mir
 /// The kernel refuses: too little memory, or a program that its verifier does not take.
 pub fn load(settings: &Settings, ring_size: u32, place: Place, filter: Option<&Program>) -> Result<Loaded> {
     lift_memory_lock_limit();
+    let has_budget = settings.select.unit != 0;
+    let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the processors")?;
     let mut ebpf = EbpfLoader::new()
         .override_global("SETTINGS", settings, true)
+        .map_max_entries("DEMAND", if has_budget { cpus as u32 } else { 1 })
         .load(OBJECT)
         .context("cannot load the kernel programs")?;
     // Before any map is taken: the programs are loaded with the maps' descriptors, and keep the maps.
@@ -83,12 +89,23 @@ pub fn load(settings: &Settings, ring_size: u32, place: Place, filter: Option<&P
         bail!("the doorbells are not in an array");
     };
     let doorbells = Doorbells::new(doorbells.fd().as_fd()).context("cannot map the doorbells")?;
+    let budget = if has_budget { Some(share_budget(&mut ebpf, cpus)?) } else { None };
     let counters: PerCpuHashMap<MapData, u32, HookCounters> = take_map(&mut ebpf, "COUNTERS")?.try_into()?;
-    Ok(Loaded { ebpf, rings, doorbells, counters: Counters::new(counters), own_paths, redirect, filtered })
+    let counters = Counters::new(counters);
+    Ok(Loaded { ebpf, rings, doorbells, counters, own_paths, budget, redirect, filtered })
 }
 
 pub(super) fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
+}
+
+fn share_budget(ebpf: &mut Ebpf, cpus: usize) -> Result<Shared> {
+    let (Map::Array(demand), Map::Array(grades)) =
+        (take_map(ebpf, "DEMAND")?, take_map(ebpf, "RANK_GRADES")?)
+    else {
+        bail!("the budget is not in arrays");
+    };
+    Shared::new(demand.fd().as_fd(), cpus, grades.fd().as_fd()).context("cannot map the budget")
 }
 
 fn make_rings(ebpf: &mut Ebpf, count: u32, size: u32) -> Result<Vec<RingReader>> {

@@ -43,6 +43,8 @@ impl Run {
             let frames = contribution.frames;
             ledger.seen += frames.seen;
             ledger.filtered += frames.filtered;
+            ledger.sampled_out += frames.sampled_out;
+            ledger.rate_limited += frames.rate_limited;
             ledger.own += frames.own;
             ledger.ring_full += frames.ring_full;
             ledger.copy_failed += frames.copy_failed;

@@ -134,6 +134,8 @@ fn live(hooks: &Hooks, limit: Option<&Limit>) -> Result<Vec<Contribution>> {
                 seen: counters.seen.saturating_sub(beyond.frames),
                 filtered: counters.filtered,
                 own: counters.own,
+                sampled_out: counters.sampled_out,
+                rate_limited: counters.rate_limited,
                 ring_full: counters.ring_full,
                 copy_failed: counters.copy_failed,
                 too_big: counters.too_big,
@@ -150,11 +152,19 @@ fn live(hooks: &Hooks, limit: Option<&Limit>) -> Result<Vec<Contribution>> {
 }
 
 fn replayed(played: Played) -> Contribution {
-    let Played { name, seen, bytes, filtered, unplayable, too_big } = played;
+    let Played { name, seen, bytes, filtered, unplayable, too_big, sampled_out, rate_limited } = played;
     Contribution {
         name,
         bytes,
-        frames: Ledger { seen, filtered, copy_failed: unplayable, too_big, ..Ledger::default() },
+        frames: Ledger {
+            seen,
+            filtered,
+            copy_failed: unplayable,
+            too_big,
+            sampled_out,
+            rate_limited,
+            ..Ledger::default()
+        },
         ..Contribution::default()
     }
 }

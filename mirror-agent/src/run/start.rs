@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::util::nr_cpus;
 use mirror_common::{
+    budget::Plan,
     ethernet,
     record::{Direction, FRAME_MAX},
     settings::{self, Settings},
@@ -46,6 +47,7 @@ use crate::{
         sensor::SensorOutput,
     },
     redirect::{Order, Redirect},
+    select::steward::Steward,
     shape::stage::Stage,
     source::{
         Source,
@@ -53,7 +55,7 @@ use crate::{
         live::LiveSource,
         replay::{
             ReplaySource,
-            pace::Pace,
+            pace::{Pace, Pacing},
             playback::{Playback, called},
             read_ahead,
         },
@@ -235,6 +237,7 @@ impl Start<'_> {
             Hook::Tc => Place::Tc(support.tc_hook(live.attach)?),
             Hook::Xdp => Place::Xdp(support.xdp_hook(live.xdp_attach)?),
         };
+        let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the processors")?;
         let settings = Settings {
             rings: self.config.cpus.len() as u32,
             // At most FRAME_MAX, which has 17 bits.
@@ -247,6 +250,7 @@ impl Start<'_> {
             sensor_port: u32::from(wishes.sensor_port),
             time_stamps: u32::from(wishes.time_stamps),
             has_filter: u32::from(self.config.filter.is_some()),
+            select: self.config.select.settings(cpus),
             skb: match live.hook {
                 Hook::Tc => skb_layout::find(),
                 Hook::Xdp => skb_layout::find_quietly(),
@@ -258,7 +262,7 @@ impl Start<'_> {
             },
         };
         let filter = self.config.filter.as_ref().map(|filter| &filter.program);
-        let load::Loaded { ebpf, rings, doorbells, counters, own_paths, redirect: maps, filtered } =
+        let load::Loaded { ebpf, rings, doorbells, counters, own_paths, budget, redirect: maps, filtered } =
             load::load(&settings, live.ring_size, place, filter)?;
         let begin = open(Some(own_paths.clone()))?;
         let mut hooks = Hooks::new(
@@ -273,6 +277,14 @@ impl Start<'_> {
         if let Some(filtered) = filtered {
             hooks.keep(filtered);
         }
+        let steward = match budget.zip(self.config.select.max_rate) {
+            Some((shared, rate)) => {
+                let plan = Plan::new(rate.per_second, rate.unit, cpus as u64);
+                let started = Steward::start(shared, plan, rate.unit);
+                Some(started.context("cannot start the thread of --max-rate")?)
+            }
+            None => None,
+        };
         let redirect = match (redirect.zip(maps), place) {
             (Some(((sensor, vni, oversize), maps)), Place::Tc(hook) | Place::TcLimited(hook)) => {
                 let changes = self.links.address_changes();
@@ -297,6 +309,7 @@ impl Start<'_> {
         let limit = self.config.limit.map(|frames| Arc::new(Limit::new(frames)));
         let origin = Origin::Live { hooks: Box::new(hooks), limit: limit.clone(), redirect };
         let (mut run, events) = self.begin(origin)?;
+        run.steward = steward;
         let result = result.and_then(|()| begin()).and_then(|outputs| {
             for ((index, reader), output) in rings.into_iter().enumerate().zip(outputs) {
                 let doorbell = doorbells.ring(index).context("more rings than doorbells")?;
@@ -339,7 +352,10 @@ impl Start<'_> {
         };
         let link = read_ahead::start(order, cpu).context("cannot start the reading thread")?;
         let pace = Pace::new(replay.pacing);
-        let source = ReplaySource::new(link, pace, self.config.limit, Arc::clone(&playback));
+        // What is written at top speed has no other time than that of its capture.
+        let in_capture_time = wishes.time_stamps && replay.pacing == Pacing::TopSpeed;
+        let source = ReplaySource::new(link, pace, self.config.limit, Arc::clone(&playback))
+            .selecting(self.config.select.selector(), in_capture_time);
         let (mut run, events) = self.begin(Origin::Replay(playback))?;
         let files: Vec<_> = replay.files.iter().map(|path| called(path).to_string()).collect();
         notice(format_args!("mirroring {} ({}) to {to}", files.join(", "), replay.pacing));
@@ -359,6 +375,7 @@ impl Start<'_> {
             stop: Arc::new(Stop::new().context("out of file descriptors")?),
             sensor: self.sensor,
             started: Instant::now(),
+            steward: None,
         };
         Ok((run, sender))
     }

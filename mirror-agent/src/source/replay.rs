@@ -20,9 +20,16 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 
-use self::{chunk::Chunk, pace::Pace, playback::Playback};
+use self::{
+    chunk::Chunk,
+    pace::{Pace, Pacing},
+    playback::Playback,
+};
 use super::{BATCH, Batch, Frame, Source};
-use crate::stop::Stop;
+use crate::{
+    select::{Choice, Selector},
+    stop::Stop,
+};
 
 pub mod chunk;
 pub mod datagrams;
@@ -50,6 +57,10 @@ pub struct ReplaySource {
     /// Of the chunk: the next frame, its first byte, the next trouble, and the next that the filter refused.
     next: Place,
     pace: Pace,
+    /// Which frames are mirrored; all where there is none.
+    selector: Option<Selector>,
+    /// The captures' own time, where that is what the selector goes by.
+    capture_clock: Option<Pace>,
     /// When the next frame is due, if that was asked already.
     due_ns: Option<u64>,
     /// What is left of `--limit`.
@@ -80,11 +91,22 @@ impl ReplaySource {
             chunk: None,
             next: Place::default(),
             pace,
+            selector: None,
+            capture_clock: None,
             due_ns: None,
             left: limit.unwrap_or(u64::MAX),
             playback,
             is_over: false,
         }
+    }
+
+    /// Plays only the frames that `selector` takes: by the time at which they are played or, `in_capture_time`, by
+    /// that at which they were captured, which makes the same of the same captures.
+    #[must_use]
+    pub fn selecting(self, selector: Option<Selector>, in_capture_time: bool) -> Self {
+        let by_capture = in_capture_time && selector.as_ref().is_some_and(Selector::needs_time);
+        let capture_clock = by_capture.then(|| Pace::new(Pacing::Speed(1.0)));
+        Self { selector, capture_clock, ..self }
     }
 
     /// Goes on to a chunk that has a frame to send, past everything that has not. `false` where there is
@@ -102,6 +124,9 @@ impl ReplaySource {
                     Ok(chunk) => {
                         if chunk.begins_file {
                             self.pace.begin_file();
+                            if let Some(clock) = &mut self.capture_clock {
+                                clock.begin_file();
+                            }
                             self.playback.begin_file(chunk.file);
                         }
                         self.next = Place::default();
@@ -154,7 +179,7 @@ impl ReplaySource {
         }
     }
 
-    /// How many of the chunk's frames are due, up to a batch, a trouble, or the limit.
+    /// How many of the chunk's frames are due, up to a batch, a trouble, or the limit were all of them to be mirrored.
     fn count_due(&mut self) -> usize {
         let Some(chunk) = &self.chunk else {
             return 0;
@@ -195,16 +220,34 @@ impl Source for ReplaySource {
         if count == 0 {
             return None;
         }
-        self.left -= count as u64;
         let chunk = self.chunk.as_ref()?;
         let mut frames = ArrayVec::new();
+        let now = match (&self.selector, &self.capture_clock) {
+            (Some(selector), None) if selector.needs_time() => now_ns(),
+            _ => 0,
+        };
         let (mut byte, mut wire_bytes) = (self.next.byte, 0);
         for header in &chunk.headers[self.next.frame..self.next.frame + count] {
             let end = byte + header.captured_len as usize;
-            frames.push(Frame::whole(header, &chunk.bytes[byte..end]));
+            let bytes = &chunk.bytes[byte..end];
+            let choice = match &mut self.selector {
+                None => Choice::Taken,
+                Some(selector) => {
+                    let now = match &mut self.capture_clock {
+                        Some(clock) => clock.due_ns(header.time_ns, 0, 0),
+                        None => now,
+                    };
+                    selector.choose(header.flow_hash, bytes, header.original_len, now)
+                }
+            };
+            match choice {
+                Choice::Taken => frames.push(Frame::whole(header, bytes)),
+                left_out => self.playback.left_out(chunk.file, left_out),
+            }
             byte = end;
             wire_bytes += u64::from(header.original_len);
         }
+        self.left -= frames.len() as u64;
         self.next.frame += count;
         self.next.byte = byte;
         while let Some(refused) = chunk.filtered.get(self.next.refused)

@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     ledger::Count,
+    select::Choice,
     source::capture::{STDIN, Unplayable},
 };
 
@@ -47,6 +48,8 @@ struct File {
     bytes: Count,
     filtered: Count,
     unplayable: Count,
+    sampled_out: Count,
+    rate_limited: Count,
     too_big: Count,
     /// The first of each kind, in words: what cannot be played, and what damage ends the file.
     first_unplayable: Mutex<Option<String>>,
@@ -79,6 +82,10 @@ pub struct Played {
     pub unplayable: u64,
     /// Frames that no datagram can carry.
     pub too_big: u64,
+    /// Frames of flows that sampling leaves out.
+    pub sampled_out: u64,
+    /// Frames for which the budget had no room.
+    pub rate_limited: u64,
 }
 
 impl Playback {
@@ -92,6 +99,8 @@ impl Playback {
             bytes: Count::default(),
             filtered: Count::default(),
             unplayable: Count::default(),
+            sampled_out: Count::default(),
+            rate_limited: Count::default(),
             too_big: Count::default(),
             first_unplayable: Mutex::default(),
             damage: Mutex::default(),
@@ -132,6 +141,15 @@ impl Playback {
         if let Some(file) = self.files.get(file) {
             file.filtered.add(frames);
             file.bytes.add(bytes);
+        }
+    }
+
+    /// Of a file's frames that were seen, one is not mirrored.
+    pub(super) fn left_out(&self, file: usize, choice: Choice) {
+        match (self.files.get(file), choice) {
+            (Some(file), Choice::SampledOut) => file.sampled_out.add(1),
+            (Some(file), Choice::RateLimited) => file.rate_limited.add(1),
+            (_, Choice::Taken) | (None, _) => {}
         }
     }
 
@@ -186,6 +204,8 @@ impl Playback {
                 filtered,
                 unplayable,
                 too_big,
+                sampled_out: file.sampled_out.get(),
+                rate_limited: file.rate_limited.get(),
             }
         })
     }
