@@ -43,7 +43,8 @@ pub fn pin_to(cpus: &[usize]) -> nix::Result<()> {
 /// full, and under load it is the busy programs' own traffic that it has to keep up with; where it waits
 /// for its turn behind them, it loses frames. (Autogroups and cgroups bound how far it counts, see
 /// sched(7).) It never takes more than its one processor, and sleeps when
-/// there is no traffic.
+/// there is no traffic. The same goes for the thread that follows the host's interfaces: one that
+/// comes is to be mirrored at once.
 ///
 /// # Errors
 ///

@@ -38,14 +38,27 @@ pub struct Cli {
 pub enum Command {
     /// Receive mirrored frames: take them out of VXLAN, count them, write them to a capture
     Sink(crate::sink::SinkArgs),
+    /// Check a configuration file, and attach nothing
+    Validate(ValidateArgs),
+}
+
+/// Options of `validate`.
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// The file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
 }
 
 /// Options of the main job.
 #[derive(Debug, Args)]
 pub struct MirrorArgs {
-    /// Interface to mirror; repeatable
+    /// Interface to mirror; repeatable; 'veth*', 'eth[0-3]', '*' (all but lo): those that match, also when they come later
     #[arg(short, long = "iface", value_name = "NAME", required_unless_present_any = ["read", "dump_filter"])]
     pub ifaces: Vec<String>,
+    /// Interfaces that no pattern of --iface means: 'veth9*'; repeatable
+    #[arg(long, value_name = "PATTERN", conflicts_with = "read")]
+    pub exclude_iface: Vec<String>,
     /// Capture to replay instead: pcap or pcapng, also gzip or zstd; - is standard input; repeatable, played
     /// in order
     #[arg(short, long, value_name = "FILE", conflicts_with = "ifaces")]
@@ -124,6 +137,10 @@ pub struct MirrorArgs {
     /// 4, from the last]; a replay and -w have one thread, on the first of them
     #[arg(long, value_name = "LIST", value_parser = cpu_list)]
     pub cpu: Option<CpuList>,
+    /// Read options from FILE: TOML, with the long options' names; a flag goes before a MIRROR_... variable, and that
+    /// before the file. SIGHUP reads it anew
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// For tests: which of the kernel's two ways of attaching to use
     #[arg(long, value_enum, default_value_t = Attach::Auto, hide = true)]
     pub attach: Attach,

@@ -14,6 +14,7 @@ use crate::{
     output::pcapng,
     select::Select,
     source::{capture::STDIN, replay::pace::Pacing},
+    wanted::Wanted,
 };
 
 /// The main job.
@@ -55,8 +56,8 @@ pub enum Source {
 /// Interfaces, and how their traffic is taken.
 #[derive(Debug)]
 pub struct Live {
-    /// By name, each once.
-    pub ifaces: Vec<String>,
+    /// Which.
+    pub wanted: Wanted,
     /// One or both.
     pub directions: Vec<Direction>,
     /// Where the kernel program sits.
@@ -131,7 +132,7 @@ impl Config {
     /// One line: the option, its value, and what it should be.
     pub fn new(args: MirrorArgs) -> Result<Self, String> {
         let output = output(&args)?;
-        let filter = filter(&args.filter, args.filter_file.clone())?;
+        let filter = filter(&args.filter, args.filter_file.as_deref())?;
         let to_file = matches!(output, Output::File { .. });
         let stdout_is_capture =
             matches!(&output, Output::File { path, .. } if path.as_os_str() == pcapng::STDOUT);
@@ -151,7 +152,7 @@ impl Config {
             check_mode(&args)?;
             Source::Live(Live {
                 directions: directions(&args)?,
-                ifaces: interfaces(args.ifaces)?,
+                wanted: Wanted::new(&args.ifaces, &args.exclude_iface)?,
                 hook: args.hook,
                 mode: args.mode,
                 ring_size: args.ring_size.unwrap_or(RING_SIZE),
@@ -184,11 +185,22 @@ impl Config {
 /// # Errors
 ///
 /// The expression is wrong, or its file cannot be read.
-pub fn filter(words: &[String], file: Option<PathBuf>) -> Result<Option<Filter>, String> {
+pub fn filter(words: &[String], file: Option<&Path>) -> Result<Option<Filter>, String> {
     match file {
         Some(file) => Filter::of_file(file).map(Some),
         None if words.is_empty() => Ok(None),
         None => Filter::of_words(words).map(Some),
+    }
+}
+
+impl Config {
+    /// Which interfaces are meant, where there are any.
+    #[must_use]
+    pub fn wanted(&self) -> Option<&Wanted> {
+        match &self.source {
+            Source::Live(live) => Some(&live.wanted),
+            Source::Replay(_) => None,
+        }
     }
 }
 
@@ -256,19 +268,6 @@ fn check_mode(args: &MirrorArgs) -> Result<(), String> {
         Some((option, _)) => Err(format!("{option} is for --mode ring: leave one of the two out")),
         None => Ok(()),
     }
-}
-
-fn interfaces(names: Vec<String>) -> Result<Vec<String>, String> {
-    let mut ifaces: Vec<String> = Vec::new();
-    for name in names {
-        if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0']) {
-            return Err(format!("--iface {name:?} cannot be an interface's name: 1 to 15 bytes"));
-        }
-        if !ifaces.contains(&name) {
-            ifaces.push(name);
-        }
-    }
-    Ok(ifaces)
 }
 
 /// An option that was given and says something of a replay only.

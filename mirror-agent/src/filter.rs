@@ -14,16 +14,17 @@ mod mistake;
 mod tokens;
 pub mod translate;
 
-use std::path::PathBuf;
+use std::{
+    fmt::{self, Display, Formatter},
+    path::Path,
+};
 
 pub use self::mistake::Mistake;
 use self::{classic::Program, libpcap::Compiler};
 
-/// A filter, and where it came from.
+/// A filter.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    /// The file that it is in, which may say something else later.
-    pub file: Option<PathBuf>,
     /// The expression, without comments.
     pub expression: String,
     /// What it means.
@@ -45,11 +46,18 @@ impl Filter {
     /// # Errors
     ///
     /// It cannot be read, or the expression is wrong.
-    pub fn of_file(path: PathBuf) -> Result<Self, String> {
-        let expression = file::read(&path)?;
-        let filter =
-            Self::compile(&expression).map_err(|mistake| format!("{}: {mistake}", path.display()))?;
-        Ok(Self { file: Some(path), ..filter })
+    pub fn of_file(path: &Path) -> Result<Self, String> {
+        let expression = file::read(path)?;
+        Self::compile(&expression).map_err(|mistake| format!("{}: {mistake}", path.display()))
+    }
+
+    /// One that takes every frame.
+    ///
+    /// # Errors
+    ///
+    /// libpcap has no memory.
+    pub fn everything() -> Result<Self, String> {
+        Self::compile("").map_err(|mistake| mistake.to_string())
     }
 
     /// From an expression.
@@ -64,8 +72,18 @@ impl Filter {
         }
         let compiler = Compiler::new();
         match compiler.compile(expression) {
-            Ok(program) => Ok(Self { file: None, expression: expression.to_owned(), program }),
+            Ok(program) => Ok(Self { expression: expression.to_owned(), program }),
             Err(message) => Err(Mistake::find(expression, &tokens, message, &compiler)),
         }
+    }
+}
+
+/// In one line.
+impl Display for Filter {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.expression.trim().is_empty() {
+            return f.write_str("all are mirrored");
+        }
+        f.write_str(&self.expression.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 }

@@ -1,5 +1,6 @@
 //! The kernel's side: loading the programs, attaching and detaching them, reading their maps.
 
+pub mod accounts;
 pub mod btf;
 pub mod claim;
 pub mod clsact;

@@ -65,10 +65,14 @@ impl Limit {
         }
     }
 
-    /// Frames of an interface and direction that came too late.
-    pub fn beyond(&self, ifindex: u32, direction: u16) -> Beyond {
+    /// Frames of these interfaces and this direction that came too late.
+    pub fn beyond(&self, ifindexes: &[u32], direction: u16) -> Beyond {
         let beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
-        beyond.get(&(ifindex, direction)).copied().unwrap_or_default()
+        let each = ifindexes.iter().filter_map(|ifindex| beyond.get(&(*ifindex, direction)));
+        each.fold(Beyond::default(), |sum, one| Beyond {
+            frames: sum.frames + one.frames,
+            bytes: sum.bytes + one.bytes,
+        })
     }
 }
 
@@ -102,7 +106,7 @@ mod tests {
         };
         let frame = Frame::whole(&header, &[0; 60]);
         limit.note_beyond(&[frame, frame]);
-        assert_eq!(limit.beyond(7, 1), Beyond { frames: 2, bytes: 128 });
-        assert_eq!(limit.beyond(7, 0), Beyond::default());
+        assert_eq!(limit.beyond(&[6, 7], 1), Beyond { frames: 2, bytes: 128 });
+        assert_eq!(limit.beyond(&[7], 0), Beyond::default());
     }
 }

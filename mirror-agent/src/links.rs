@@ -2,24 +2,34 @@
 
 mod neighbours;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    os::fd::{AsRawFd as _, BorrowedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
 };
 
 use anyhow::{Context as _, Result};
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::{
     Handle, MulticastGroup,
-    packet_core::NetlinkPayload,
+    packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         link::{LinkAttribute, LinkLayerType, LinkMessage},
     },
+    sys::{AsyncSocket as _, SocketAddr},
 };
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::{
+    runtime::Builder,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+};
 
 use self::neighbours::Neighbours;
+use crate::kernel::segmenter;
 
 /// An interface that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,17 +42,21 @@ pub struct Link {
     pub is_ethernet: bool,
     /// Whether it is `lo`.
     pub is_loopback: bool,
+    /// Whether it is a device of an agent's own, which no pattern means.
+    pub is_agents: bool,
     /// The largest network packet that it takes, in bytes.
     pub mtu: u32,
 }
 
 /// What netlink tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The interface with this number is gone.
     Gone(u32),
-    /// Something else changed, or a message was lost: look at all interfaces anew.
-    Any,
+    /// There is such an interface: a new one, or one that is different now.
+    Link(Link),
+    /// Messages were lost: look at all interfaces anew.
+    Lost,
     /// An address, a route, a rule or a neighbour changed: datagrams may leave in another way.
     Way,
 }
@@ -59,6 +73,10 @@ const WAYS: [MulticastGroup; 5] = [
     MulticastGroup::Ipv4Rule,
     MulticastGroup::Ipv6Rule,
 ];
+
+/// Bytes of changes that may wait while the control plane does something else: of thousands of interfaces. The kernel
+/// takes the memory when there are that many.
+const CHANGES_MAX: usize = 32 << 20;
 
 /// A connection to the kernel's routing netlink, with all changes from now on.
 #[derive(Debug)]
@@ -78,37 +96,27 @@ impl Links {
     /// No netlink socket to be had.
     pub fn connect(follows_ways: bool) -> Result<Self> {
         let groups: &[_] = if follows_ways { &[GROUPS, &WAYS].concat() } else { GROUPS };
-        let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(groups)
-            .context("cannot follow the host's interfaces by netlink")?;
-        tokio::spawn(connection);
+        const SAY: &str = "cannot follow the host's interfaces by netlink";
+        // Two sockets: where changes fill the buffer, the answer to a request would be lost, and waited for in vain.
+        let (requests, handle, _) = rtnetlink::new_connection().context(SAY)?;
+        tokio::spawn(requests);
+        // A thread of its own: who reads as long as there is something to read keeps everybody else waiting while
+        // interfaces come by the hundred.
+        let runtime = Builder::new_current_thread().enable_io().build().context(SAY)?;
+        let (connection, messages) = {
+            let _context = runtime.enter();
+            let (mut connection, _, messages) = rtnetlink::new_multicast_connection(groups).context(SAY)?;
+            enlarge_buffer(connection.socket_mut().socket_mut());
+            (connection, messages)
+        };
         let (sender, changes) = unbounded_channel();
         let address_changes = Arc::<AtomicU64>::default();
-        let count = Arc::clone(&address_changes);
-        tokio::spawn(async move {
-            let mut neighbours = Neighbours::default();
-            while let Some((message, _)) = messages.next().await {
-                let change = match message.payload {
-                    NetlinkPayload::InnerMessage(
-                        RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_),
-                    ) => {
-                        count.fetch_add(1, Ordering::Relaxed);
-                        follows_ways.then_some(Change::Way)
-                    }
-                    NetlinkPayload::InnerMessage(message) => change(&message, &mut neighbours),
-                    // Too many changes at once for the socket's buffer.
-                    NetlinkPayload::Overrun(_) => {
-                        count.fetch_add(1, Ordering::Relaxed);
-                        Some(Change::Any)
-                    }
-                    _ => None,
-                };
-                if let Some(change) = change
-                    && sender.send(change).is_err()
-                {
-                    return;
-                }
-            }
-        });
+        let follower = Follower { follows_ways, sender, address_changes: Arc::clone(&address_changes) };
+        let follow = move || {
+            runtime.spawn(connection);
+            runtime.block_on(follower.follow(messages));
+        };
+        thread::Builder::new().name("links".into()).spawn(follow).context(SAY)?;
         Ok(Self { handle, changes, address_changes })
     }
 
@@ -135,6 +143,19 @@ impl Links {
         Ok(links.iter().filter_map(read).collect())
     }
 
+    /// The interface with this number, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// What netlink says.
+    pub async fn one(&self, ifindex: u32) -> Result<Option<Link>> {
+        match self.handle.link().get().match_index(ifindex).execute().try_next().await {
+            Ok(message) => Ok(message.as_ref().and_then(read)),
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => Ok(None),
+            Err(error) => Err(error).context("cannot ask for an interface of this host"),
+        }
+    }
+
     /// Waits for changes, and returns all that have come. Never ends while netlink works.
     pub async fn next_changes(&mut self) -> Option<Vec<Change>> {
         let mut changes = vec![self.changes.recv().await?];
@@ -145,9 +166,51 @@ impl Links {
     }
 }
 
+/// What tells of changes.
+struct Follower {
+    follows_ways: bool,
+    sender: UnboundedSender<Change>,
+    address_changes: Arc<AtomicU64>,
+}
+
+impl Follower {
+    /// Until nobody wants to hear.
+    async fn follow(
+        self,
+        mut messages: impl Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + Unpin,
+    ) {
+        let mut neighbours = Neighbours::default();
+        while let Some((message, _)) = messages.next().await {
+            let change = match message.payload {
+                NetlinkPayload::InnerMessage(
+                    RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_),
+                ) => {
+                    self.address_changes.fetch_add(1, Ordering::Relaxed);
+                    self.follows_ways.then_some(Change::Way)
+                }
+                NetlinkPayload::InnerMessage(message) => change(&message, &mut neighbours),
+                // Too many changes at once for the socket's buffer.
+                NetlinkPayload::Overrun(_) => {
+                    self.address_changes.fetch_add(1, Ordering::Relaxed);
+                    Some(Change::Lost)
+                }
+                _ => None,
+            };
+            if let Some(change) = change
+                && self.sender.send(change).is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
 fn change(message: &RouteNetlinkMessage, neighbours: &mut Neighbours) -> Option<Change> {
     match message {
-        RouteNetlinkMessage::NewLink(_) => Some(Change::Any),
+        // What a bridge tells of a port, in its own family, is no news of the interface.
+        RouteNetlinkMessage::NewLink(link) if link.header.interface_family == AddressFamily::Unspec => {
+            read(link).map(Change::Link)
+        }
         RouteNetlinkMessage::NewRoute(_)
         | RouteNetlinkMessage::DelRoute(_)
         | RouteNetlinkMessage::NewRule(_)
@@ -178,5 +241,21 @@ fn read(message: &LinkMessage) -> Option<Link> {
     let is_loopback = message.header.link_layer_type == LinkLayerType::Loopback;
     let is_ethernet =
         matches!(message.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
-    Some(Link { ifindex: message.header.index, name, is_ethernet, is_loopback, mtu: mtu.unwrap_or(u32::MAX) })
+    Some(Link {
+        ifindex: message.header.index,
+        is_agents: segmenter::is_one(message, &name),
+        name,
+        is_ethernet,
+        is_loopback,
+        mtu: mtu.unwrap_or(u32::MAX),
+    })
+}
+
+/// Beyond what programs without rights may have. Where it is refused, a loss is made up for by [`Change::Lost`].
+fn enlarge_buffer(socket: &rtnetlink::sys::Socket) {
+    // SAFETY: the descriptor is open as long as `socket` is borrowed.
+    let socket = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    if let Err(error) = setsockopt(&socket, sockopt::RcvBufForce, &CHANGES_MAX) {
+        log::debug!("the buffer for changes of interfaces stays small: {error}");
+    }
 }

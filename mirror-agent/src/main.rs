@@ -1,17 +1,18 @@
 //! The program: what the user typed becomes a run, and what went wrong becomes an exit code.
 
-use std::{io::Write as _, process::ExitCode};
-
-use clap::{
-    Parser as _,
-    error::{ContextKind, ContextValue, ErrorKind},
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
 };
+
 use log::LevelFilter;
 use mirror_agent::{
     cli::{Cli, Command},
     config::Config,
     console,
     filter::dump,
+    invocation::{Invocation, Refusal, Reload},
     run, sink,
 };
 
@@ -21,16 +22,19 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) if error.use_stderr() => return fail(USAGE, &usage_error(&error)),
+    let invocation = Invocation::of_process();
+    let asked = match invocation.read() {
+        Ok(asked) => asked,
+        Err(Refusal::Wrong(errors)) => return fail(USAGE, &errors.join("; ")),
         // Asked for: the help, or the version.
-        Err(error) => error.exit(),
+        Err(Refusal::Shown(error)) => error.exit(),
     };
-    start_log(&cli);
-    let result = match cli.command {
+    start_log(&asked.cli);
+    let reload = Reload::new(invocation, &asked);
+    let result = match asked.cli.command {
         Some(Command::Sink(args)) => sink::run(args),
-        None if cli.mirror.dump_filter => match dump::dump(&cli.mirror) {
+        Some(Command::Validate(args)) => return validate(args.config),
+        None if asked.cli.mirror.dump_filter => match dump::dump(&asked.cli.mirror) {
             Ok(text) => {
                 // Who closes the pipe has seen enough.
                 let _ = write!(std::io::stdout(), "{text}");
@@ -38,8 +42,8 @@ fn main() -> ExitCode {
             }
             Err(error) => return wrong(&error),
         },
-        None => match Config::new(cli.mirror) {
-            Ok(config) => run::run(config),
+        None => match Config::new(asked.cli.mirror) {
+            Ok(config) => run::run(config, reload),
             Err(error) => return wrong(&error),
         },
     };
@@ -49,17 +53,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// The first paragraph of clap's message, which says what is wrong; the usage that follows is for `--help`.
-fn usage_error(error: &clap::Error) -> String {
-    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) {
-        return format!("{word:?} is neither an option nor a subcommand: each capture has its own --read");
+/// Says of a configuration file what a start with it would.
+fn validate(path: PathBuf) -> ExitCode {
+    let name = path.display().to_string();
+    let errors = match Invocation::with_file(path).read() {
+        Ok(asked) => Config::new(asked.cli.mirror).err().into_iter().collect(),
+        Err(Refusal::Wrong(errors)) => errors,
+        Err(Refusal::Shown(error)) => vec![error.to_string()],
+    };
+    if errors.is_empty() {
+        // Nobody reads it: as good as said.
+        let _ = writeln!(io::stdout(), "{name}: ok");
+        return ExitCode::SUCCESS;
     }
-    let message = error.to_string();
-    if error.kind() == ErrorKind::MissingRequiredArgument && message.contains("--iface") {
-        return "nothing to mirror: name an interface (--iface) or a capture (--read), see --help".into();
-    }
-    let paragraph = message.split("\n\n").next().unwrap_or(&message);
-    format!("{} (see --help)", paragraph.trim_start_matches("error: ").trim())
+    errors.iter().for_each(|error| console::failure(error));
+    ExitCode::from(USAGE)
 }
 
 /// A wrong command line, of which a filter is shown with the place of its mistake.

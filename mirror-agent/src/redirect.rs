@@ -55,6 +55,9 @@ const FAILED_MIN: u32 = 2;
 /// The time between them.
 const SOON: Duration = Duration::from_millis(20);
 
+/// The time between any two looks: where interfaces come and go by the hundred, netlink has news all the time.
+const LOOK_PERIOD_MIN: Duration = Duration::from_millis(10);
+
 /// Hops unless a probe shows others (RFC 1700).
 const HOPS: u8 = 64;
 
@@ -92,6 +95,7 @@ pub struct Redirect {
     /// Looks in a row that found no way.
     failed: u32,
     due: Instant,
+    looked: Instant,
     is_limited: bool,
     /// What the user was told last.
     told: String,
@@ -130,6 +134,7 @@ impl Redirect {
             unseen: 0,
             failed: 0,
             due: Instant::now(),
+            looked: Instant::now(),
             is_limited: limit.is_some(),
             told: String::new(),
         };
@@ -178,13 +183,27 @@ impl Redirect {
         if self.is_limited { self.due.min(Instant::now() + LIMIT_PERIOD) } else { self.due }
     }
 
+    /// The same where there is other work that has to be done at once: a look takes some milliseconds.
+    #[must_use]
+    pub fn due_at_leisure(&self) -> Instant {
+        self.due().max(self.looked + UNSEEN_PERIOD)
+    }
+
     /// Something changed that may change how datagrams leave.
     pub fn hurry(&mut self) {
-        self.due = Instant::now();
+        self.due = self.due.min(self.looked + LOOK_PERIOD_MIN);
+    }
+
+    /// The same, where that can only be because of the interface with this number.
+    pub fn hurry_for(&mut self, ifindex: u32) {
+        if self.in_force.is_known == 0 || self.outgoing.contains_key(&ifindex) {
+            self.hurry();
+        }
     }
 
     /// The interface with this number is gone.
     pub fn forget(&mut self, ifindex: u32) {
+        self.hurry_for(ifindex);
         self.outgoing.remove(&ifindex);
     }
 
@@ -213,6 +232,7 @@ impl Redirect {
     }
 
     async fn look(&mut self, ebpf: &mut Ebpf, links: &Links) -> Result<()> {
+        self.looked = Instant::now();
         let link = self.outgoing_link(links).await?;
         if self.is_in_doubt()? {
             self.outgoing.remove(&link.ifindex);
@@ -256,8 +276,7 @@ impl Redirect {
             }
             Route::None => bail!("cannot send to {sensor}: there is no route to it"),
         };
-        let all = links.all().await?;
-        let Some(link) = all.into_iter().find(|link| link.ifindex == ifindex) else {
+        let Some(link) = links.one(ifindex).await? else {
             bail!("cannot send to {sensor}: its interface is gone");
         };
         if !link.is_ethernet || link.is_loopback {

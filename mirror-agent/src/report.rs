@@ -1,6 +1,7 @@
 //! What is told at the end, and in between.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     fmt::{self, Display, Formatter},
 };
@@ -77,6 +78,9 @@ pub struct DestinationReport {
     pub bytes: u64,
 }
 
+/// Interfaces that the text names, the busiest ones. The JSON form has all.
+const INTERFACES_SHOWN: usize = 20;
+
 /// From here on a reader has to know that the pacing was not kept.
 const LATE_MS: f64 = 1.0;
 
@@ -84,8 +88,20 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Ledger { seen, filtered, own, sent, .. } = self.frames;
         writeln!(f, "in {:.1} s:", self.duration_s)?;
-        for InterfaceReport { name, seen, bytes } in &self.interfaces {
+        let mut busiest: Vec<&InterfaceReport> = self.interfaces.iter().collect();
+        let others = if busiest.len() > INTERFACES_SHOWN {
+            busiest.sort_by_key(|interface| Reverse(interface.seen));
+            busiest.split_off(INTERFACES_SHOWN)
+        } else {
+            Vec::new()
+        };
+        for InterfaceReport { name, seen, bytes } in busiest {
             writeln!(f, "  {seen:>12} frames, {bytes} bytes seen on {name}")?;
+        }
+        if !others.is_empty() {
+            let seen: u64 = others.iter().map(|interface| interface.seen).sum();
+            let bytes: u64 = others.iter().map(|interface| interface.bytes).sum();
+            writeln!(f, "  {seen:>12} frames, {bytes} bytes seen on {} others", others.len())?;
         }
         if self.interfaces.len() != 1 {
             writeln!(f, "  {seen:>12} frames seen")?;
@@ -210,6 +226,16 @@ mod tests {
                 "too_big"
             ]
         );
+    }
+
+    #[test]
+    fn text_names_the_busiest_interfaces() {
+        let interface = |seen| InterfaceReport { name: format!("veth{seen}"), seen, bytes: 60 * seen };
+        let report = Report { interfaces: (1..=100).map(interface).collect(), ..Report::default() };
+        let text = report.to_string();
+        assert!(text.contains("100 frames, 6000 bytes seen on veth100"), "{text}");
+        assert!(!text.contains("seen on veth80\n"), "{text}");
+        assert!(text.contains("3240 frames, 194400 bytes seen on 80 others"), "{text}");
     }
 
     #[test]

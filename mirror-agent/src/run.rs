@@ -5,6 +5,7 @@ mod filter;
 mod interfaces;
 mod origin;
 mod progress;
+mod reload;
 mod signals;
 mod start;
 
@@ -20,19 +21,22 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tokio::{
     sync::mpsc::UnboundedReceiver,
+    task::yield_now,
     time::{Instant as Deadline, sleep_until, timeout},
 };
 
 use self::{
     origin::Origin,
     progress::Progress,
-    signals::{Asked, Signals},
+    signals::{Request, Signals},
     start::Start,
 };
 use crate::{
+    affinity,
     cli::Mode,
     config::{Config, Output as Destination, Source},
     console,
+    invocation::Reload,
     kernel::support::Support,
     ledger::OutputCounters,
     links::Links,
@@ -56,23 +60,27 @@ const GIVE_UP_TIME: Duration = Duration::from_secs(2);
 /// A signal this soon after the first belongs to it: timeout(1) signals a process and then its group.
 const SAME_REQUEST: Duration = Duration::from_secs(1);
 
-/// Mirrors until told to stop, then reports.
+/// Mirrors until told to stop, then reports. `reload`: what SIGHUP reads.
 ///
 /// # Errors
 ///
 /// One line: what was wrong, with the value, and what to do.
-pub fn run(config: Config) -> Result<()> {
+pub fn run(config: Config, reload: Option<Reload>) -> Result<()> {
     let is_live = matches!(config.source, Source::Live(_));
     privileges::require(is_live, matches!(config.output, Destination::Sensor(..)))?;
     let support = if is_live { Some(Support::probe()?) } else { None };
     if let Some(support) = &support {
         support.require_live()?;
     }
+    if is_live && let Err(error) = affinity::take_precedence() {
+        // As for the sending threads, which say so.
+        log::debug!("interfaces that come may have to wait for busy programs: {error}");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the control plane")?;
-    let result = match runtime.block_on(mirror(config, support)) {
+    let result = match runtime.block_on(mirror(config, support, reload)) {
         // Who closes the pipe before anything came has seen enough as well.
         Err(error) if is_broken_pipe(&error) => Ok(()),
         result => result,
@@ -82,9 +90,8 @@ pub fn run(config: Config) -> Result<()> {
     result
 }
 
-async fn mirror(config: Config, support: Option<Support>) -> Result<()> {
-    let reloads = config.filter.as_ref().is_some_and(|filter| filter.file.is_some());
-    let mut signals = Signals::new(reloads)?;
+async fn mirror(config: Config, support: Option<Support>, reload: Option<Reload>) -> Result<()> {
+    let mut signals = Signals::new(reload.is_some())?;
     if let Source::Replay(replay) = &config.source {
         start::check_readable(replay)?;
     }
@@ -118,7 +125,7 @@ async fn mirror(config: Config, support: Option<Support>) -> Result<()> {
             start.writing_to(target, path, outer.as_ref()).await?
         }
     };
-    run.until_stopped(&config, links, &mut signals).await
+    run.until_stopped(&config, links, &mut signals, reload).await
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -147,8 +154,14 @@ struct Run {
 }
 
 impl Run {
-    async fn until_stopped(mut self, config: &Config, mut links: Links, signals: &mut Signals) -> Result<()> {
-        let mut failure = self.follow(config, &mut links, signals).await;
+    async fn until_stopped(
+        mut self,
+        config: &Config,
+        mut links: Links,
+        signals: &mut Signals,
+        reload: Option<Reload>,
+    ) -> Result<()> {
+        let mut failure = self.follow(config, &mut links, signals, reload).await;
 
         self.origin.detach(&links).await;
         let duration = self.started.elapsed();
@@ -188,14 +201,15 @@ impl Run {
         config: &Config,
         links: &mut Links,
         signals: &mut Signals,
+        mut reload: Option<Reload>,
     ) -> Option<io::Error> {
         let ends = config.duration.and_then(|duration| Deadline::now().checked_add(duration));
         let mut progress = Progress::new(config);
         let error = loop {
             tokio::select! {
-                asked = signals.next_of_all() => match asked {
-                    Asked::End => break None,
-                    Asked::Reload => self.reload_filter(config),
+                request = signals.any() => match (request, &mut reload) {
+                    (Request::Reload, Some(reload)) => self.reload(reload).await,
+                    _ => break None,
                 },
                 () = at(ends) => break None,
                 event = self.events.recv(), if !self.threads.is_empty() => match event {
@@ -204,7 +218,10 @@ impl Run {
                     Some(Event::FirstRefusal) => self.warn_of_refusals(),
                     Some(Event::OutputFailed(error)) => break Some(error),
                 },
-                Some(changes) = links.next_changes() => self.follow_changes(config, links, &changes).await,
+                Some(changes) = links.next_changes() => self.follow_changes(links, changes).await,
+                // One at a time, so that whatever else comes up has its turn.
+                () = yield_now(), if self.origin.has_waiting() => self.origin.attach_next().await,
+                () = at(self.origin.tidy_due()) => self.origin.tidy().await,
                 () = at(self.origin.redirect_due()) => {
                     if self.origin.is_limit_reached() {
                         break None;

@@ -18,7 +18,8 @@ use link::{Link, VnetHeader};
 use mirror_agent::{
     cli::Attach,
     kernel::{
-        hooks::{Hooks, Place},
+        accounts::Accounts,
+        hooks::{Hooks, Manner, Place},
         load, skb_layout,
         support::Support,
     },
@@ -89,8 +90,9 @@ fn watch(
                 load::load(&settings, RING, place, None).unwrap();
             let both = Direction::ALL.to_vec();
             let netlink = links.handle.clone();
-            let mut hooks = Hooks::new(ebpf, counters, own_paths, both, place, netlink, Names::default());
-            hooks.attach(&link).await.unwrap();
+            let accounts = Accounts::new(counters, both.clone(), Names::default());
+            let mut hooks = Hooks::new(ebpf, accounts, own_paths, both, place, false, netlink);
+            hooks.attach(&link, Manner::Named).await.unwrap();
             work();
             hooks.detach_all().await;
             let mut all = Vec::new();

@@ -58,6 +58,27 @@ impl HookCounters {
             payload: self.payload + other.payload,
         }
     }
+
+    /// What came to be counted since `earlier`.
+    #[must_use]
+    pub const fn minus(self, earlier: Self) -> Self {
+        Self {
+            seen: self.seen.saturating_sub(earlier.seen),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+            filtered: self.filtered.saturating_sub(earlier.filtered),
+            own: self.own.saturating_sub(earlier.own),
+            sampled_out: self.sampled_out.saturating_sub(earlier.sampled_out),
+            rate_limited: self.rate_limited.saturating_sub(earlier.rate_limited),
+            ring_full: self.ring_full.saturating_sub(earlier.ring_full),
+            copy_failed: self.copy_failed.saturating_sub(earlier.copy_failed),
+            too_big: self.too_big.saturating_sub(earlier.too_big),
+            sent: self.sent.saturating_sub(earlier.sent),
+            send_failed: self.send_failed.saturating_sub(earlier.send_failed),
+            truncated: self.truncated.saturating_sub(earlier.truncated),
+            datagrams: self.datagrams.saturating_sub(earlier.datagrams),
+            payload: self.payload.saturating_sub(earlier.payload),
+        }
+    }
 }
 
 /// The counters' place in their map: one per interface and direction.

@@ -27,12 +27,12 @@ pub fn capture(skb: Skb, direction: Direction, is_limited: bool) {
     let (Some(counters), Some(headers)) =
         (COUNTERS.get_ptr_mut(key(ifindex, direction)), HEADERS.get_ptr_mut(0))
     else {
-        // User space makes the entry before it attaches, and never takes it away; the array has one element.
+        // User space makes the entry before it attaches, and takes it away after; the array has one element.
         return;
     };
     // SAFETY: the pointers are to this processor's own values. Hooks run with softirqs off, so no other
     // run of this program comes in between on this processor, but within `redirect::send`, which these references do
-    // not reach; and entries are never deleted.
+    // not reach; and no entry is deleted while a hook runs that may have it.
     let (counters, headers) = unsafe { (&mut *counters, &mut *headers) };
 
     let is_redirecting = setting!(redirect.is_on) != 0;

@@ -20,6 +20,8 @@
 //! | [`filters`] | expressions and frames, and what tcpdump makes of them |
 //! | [`web`] | a web server to download from |
 //! | [`mirred`] | the kernel's own mirror, to compare with |
+//! | [`swarm`] | many interfaces that come and go |
+//! | [`holdings`] | what an agent holds in the kernel |
 //! | [`bpf`] | another program's TCX hook, to live beside |
 //! | [`bench`] | the comparison with other mirrors, `cargo xtask bench` |
 //! | [`lock`], [`scratch`], [`command`] | one load test at a time, scratch folders, commands that must succeed |
@@ -40,6 +42,7 @@ pub mod filters;
 pub mod flows;
 pub mod frames;
 pub mod generator;
+pub mod holdings;
 pub mod host;
 pub mod injector;
 pub mod lab;
@@ -54,6 +57,7 @@ pub mod scratch;
 pub mod sensor;
 pub mod super_frames;
 pub mod suricata;
+pub mod swarm;
 pub mod tap;
 pub mod tshark;
 pub mod vxlan;

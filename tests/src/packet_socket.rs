@@ -20,6 +20,42 @@ impl PacketSocket {
         Self::open(iface, 0)
     }
 
+    /// A socket that sends by [`PacketSocket::send_to`] only.
+    ///
+    /// # Panics
+    /// Where this is not root.
+    #[must_use]
+    pub fn unbound() -> Self {
+        // SAFETY: socket touches no memory.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        assert!(fd >= 0, "packet socket: {}", io::Error::last_os_error());
+        // SAFETY: `fd` was just opened, and nobody else has it.
+        Self(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Sends a frame out of the interface with this number.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn send_to(&self, index: u32, frame: &[u8]) -> io::Result<()> {
+        // SAFETY: all fields of sockaddr_ll are integers, for which zero is a value.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_ifindex = index as i32;
+        // SAFETY: the kernel reads the frame and the address, each of the length that is said.
+        let sent = unsafe {
+            libc::sendto(
+                self.0.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// A socket that gets every frame of the interface, in and out.
     ///
     /// # Panics
@@ -30,11 +66,8 @@ impl PacketSocket {
     }
 
     fn open(iface: &str, protocol: u16) -> Self {
-        // SAFETY: socket touches no memory.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        assert!(fd >= 0, "packet socket: {}", io::Error::last_os_error());
-        // SAFETY: `fd` was just opened, and nobody else has it.
-        let socket = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+        let socket = Self::unbound();
+        let fd = socket.0.as_raw_fd();
         let name = CString::new(iface).unwrap();
         // SAFETY: `name` ends with a zero byte.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };

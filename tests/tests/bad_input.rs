@@ -91,7 +91,7 @@ fn help_and_version_are_no_errors_and_name_only_options_that_exist() {
     {
         assert!(help.contains(option), "{option} is not in --help:\n{help}");
     }
-    for option in ["--attach", "--sample", "--fanout", "--config", "--metrics"] {
+    for option in ["--attach", "--sample", "--fanout", "--metrics"] {
         assert!(!help.contains(option), "{option} is in --help:\n{help}");
     }
     assert_eq!(run(&lab, "--version").code(), 0);

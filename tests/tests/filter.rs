@@ -159,13 +159,13 @@ fn another_filter_takes_effect_between_two_frames() {
             thread::sleep(Duration::from_millis(100));
             fs::write(&file, "udp src prot 20001").unwrap();
             agent.signal(libc::SIGHUP);
-            agent.wait_for_text(0, "the filter stays as it was", Duration::from_secs(5));
+            agent.wait_for_text(0, "the configuration stays as it was", Duration::from_secs(5));
             thread::sleep(Duration::from_millis(50));
             fs::write(&file, format!("{ODD} # from now on")).unwrap();
             agent.signal(libc::SIGHUP);
-            let said = agent.wait_for_line(&format!("{}: frames meet the filter", file.display()));
+            let said = agent.wait_for_line("frames meet the filter");
             assert!(said.ends_with(ODD), "{said}");
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(300));
             let report = agent.stop_and_report();
             (report, sensor.finish().0)
         });

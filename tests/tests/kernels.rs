@@ -26,6 +26,7 @@ use mirror_tests::{
     lock,
     scratch::Scratch,
     sensor::Sensor,
+    swarm::{self, Arrivals},
     wire,
 };
 
@@ -74,6 +75,11 @@ macro_rules! paths {
             #[test]
             fn what_is_left_out_is_counted() {
                 super::what_is_left_out_is_counted(&PATH);
+            }
+
+            #[test]
+            fn interfaces_of_a_pattern_are_mirrored_as_they_come() {
+                super::interfaces_of_a_pattern_are_mirrored_as_they_come(&PATH);
             }
 
             #[test]
@@ -310,6 +316,36 @@ fn what_is_left_out_is_counted(path: &Path) {
     assert!((65..=135).contains(&(CONNECTIONS - ledger.sampled_out / EACH)), "{ledger:?}");
     assert!(ledger.sent >= 20 && ledger.rate_limited > 100, "{ledger:?}");
     assert!(connections.len() as u64 * EACH <= ledger.seen - ledger.sampled_out);
+}
+
+fn interfaces_of_a_pattern_are_mirrored_as_they_come(path: &Path) {
+    const PAIRS: usize = 10;
+    const TIME: Duration = Duration::from_secs(20);
+    let _turn = lock::shared();
+    let lab = Lab::new();
+    let arrivals = Arrivals::of(PAIRS);
+    let sensor = Sensor::start(&lab.sensor, arrivals.clone(), |arrivals, datagram| {
+        arrivals.look(datagram);
+    });
+    let Some(agent) = path.start(&lab, "--iface veth*") else { return };
+    for _ in 0..2 {
+        let _ = arrivals.time_creation(&lab.router, 0..PAIRS, TIME);
+        let before = arrivals.total();
+        swarm::send(&lab.router, 0..PAIRS, 3);
+        let deadline = Instant::now() + TIME;
+        while arrivals.total() < before + 3 * PAIRS as u64 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+        swarm::delete_at_once(&lab.router, 0..PAIRS);
+        arrivals.forget_first();
+    }
+    let report = agent.stop_and_report();
+    let (arrivals, _) = sensor.finish();
+    for pair in 0..PAIRS {
+        let frames = arrivals.frames(pair);
+        assert!(frames >= 8, "{frames} frames of pair {pair}");
+        assert_eq!(report.interface(&format!("veth{pair}")).seen, frames, "of pair {pair}");
+    }
 }
 
 fn nothing_stays(path: &Path) {

@@ -95,7 +95,7 @@ fn unit(args: &[OsString]) -> Command {
 /// Tests that are about ring mode by default, and of which redirect mode promises all, or all but what they name. Not
 /// among them: `address` (until netlink has told of another source address, a few milliseconds, frames have the one
 /// before), and `order` and `segments_tcp` (order across directions).
-const COMMON: &[&str] = &["bad_input", "echo", "interfaces", "segments_kinds", "stop"];
+const COMMON: &[&str] = &["bad_input", "echo", "hotplug", "interfaces", "segments_kinds", "stop"];
 
 fn in_redirect_mode(args: &[OsString]) -> Result<Command> {
     let mut cargo = tests()?;

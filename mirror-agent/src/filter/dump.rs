@@ -15,7 +15,7 @@ use crate::{
 ///
 /// The expression is wrong, or too large; or there is none.
 pub fn dump(args: &MirrorArgs) -> Result<String, String> {
-    let filter = config::filter(&args.filter, args.filter_file.clone())?
+    let filter = config::filter(&args.filter, args.filter_file.as_deref())?
         .ok_or("--dump-filter: there is no filter: add an expression, or --filter-file")?;
     let (context, hook) = match args.hook {
         Hook::Tc => (Context::Tc, "TC"),

@@ -87,14 +87,32 @@ pub async fn remove_leftovers(netlink: &Handle, ifindex: u32) -> Result<bool, rt
     let mut any = false;
     for direction in Direction::ALL {
         for filter in filters(netlink, ifindex, direction).await? {
-            let [whole, limited] = [PROGRAMS, LIMITED_PROGRAMS].map(|names| names[direction as usize]);
-            if is_ours(&filter, HANDLE, whole) || is_ours(&filter, HANDLE, limited) {
+            if is_a_hook(&filter, direction) {
                 remove(netlink.clone(), filter).await?;
                 any = true;
             }
         }
     }
     Ok(any)
+}
+
+/// Whether the agent's filter of a direction is there.
+///
+/// # Errors
+///
+/// What netlink says.
+pub async fn has_filter(
+    netlink: &Handle,
+    ifindex: u32,
+    direction: Direction,
+) -> Result<bool, rtnetlink::Error> {
+    let filters = filters(netlink, ifindex, direction).await?;
+    Ok(filters.iter().any(|filter| is_a_hook(filter, direction)))
+}
+
+fn is_a_hook(filter: &TcMessage, direction: Direction) -> bool {
+    let [whole, limited] = [PROGRAMS, LIMITED_PROGRAMS].map(|names| names[direction as usize]);
+    is_ours(filter, HANDLE, whole) || is_ours(filter, HANDLE, limited)
 }
 
 /// All filters of a direction, first to last. None where there is no qdisc to hold them.

@@ -23,7 +23,7 @@ impl Counters {
     ///
     /// # Errors
     ///
-    /// The kernel has no memory, or the map is full: it holds 4096 interfaces.
+    /// The kernel has no memory, or the map is full: it holds 4096 interfaces at a time.
     pub fn open(&mut self, ifindex: u32, direction: Direction) -> Result<()> {
         let key = key(ifindex, direction);
         if self.0.get(&key, 0).is_ok() {
@@ -33,6 +33,13 @@ impl Counters {
         let zeros = PerCpuValues::try_from(vec![HookCounters::default(); cpus])
             .context("cannot lay out counters for each processor")?;
         self.0.insert(key, zeros, 0).with_context(|| format!("cannot count for interface number {ifindex}"))
+    }
+
+    /// Takes an entry away. No hook may run any more that counts into it.
+    pub fn close(&mut self, ifindex: u32, direction: Direction) {
+        if let Err(error) = self.0.remove(&key(ifindex, direction)) {
+            log::debug!("giving back the counters of interface number {ifindex}: {error}");
+        }
     }
 
     /// The sum over all processors.

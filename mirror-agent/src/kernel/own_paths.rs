@@ -54,7 +54,12 @@ impl OwnPaths {
         self.0.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(ifindex);
     }
 
-    /// Whether that was said of the interface with this number.
+    /// It has none any more.
+    pub(super) fn unwatch(&self, ifindex: u32) {
+        self.0.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&ifindex);
+    }
+
+    /// Whether [`Self::watch`] was said of the interface with this number.
     #[must_use]
     pub fn is_watched(&self, ifindex: u32) -> bool {
         self.0.watched.lock().unwrap_or_else(PoisonError::into_inner).contains(&ifindex)

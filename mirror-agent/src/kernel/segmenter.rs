@@ -12,13 +12,16 @@ use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
 use rtnetlink::{
     Handle, LinkUnspec, LinkVxlan,
-    packet_route::link::{LinkAttribute, LinkMessage},
+    packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
 };
 
 use super::claim::{Claim, Refusal};
 
 /// Agents with a segmenter in one network namespace.
 const AGENTS_MAX: u32 = 64;
+
+/// Devices are called so, with a number.
+const NAME: &str = "mirror";
 
 /// By which a device is known that a killed agent left behind.
 const ALIAS: &str = "mirror-agent segmenter";
@@ -46,7 +49,7 @@ impl Segmenter {
     /// The kernel has no VXLAN devices, or refuses.
     pub async fn make(netlink: &Handle) -> Result<Self> {
         let (number, claim) = claim()?;
-        let name = format!("mirror{number}");
+        let name = format!("{NAME}{number}");
         if let Some(old) = find(netlink, &name).await? {
             if !is_ours(&old) {
                 bail!("there is an interface {name}, which is the name of the agent's own device: rename it");
@@ -126,6 +129,16 @@ async fn find(netlink: &Handle, name: &str) -> Result<Option<LinkMessage>> {
     let has_name =
         |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::IfName(found) if found == name);
     Ok(links.into_iter().find(|link| link.attributes.iter().any(has_name)))
+}
+
+/// Whether an interface is a segmenter, this agent's or another's. It has its alias only some time after its name.
+#[must_use]
+pub fn is_one(link: &LinkMessage, name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_vxlan = |infos: &Vec<LinkInfo>| infos.contains(&LinkInfo::Kind(InfoKind::Vxlan));
+    let has_kind =
+        |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::LinkInfo(infos) if is_vxlan(infos));
+    is_ours(link) || name.strip_prefix(NAME).is_some_and(is_number) && link.attributes.iter().any(has_kind)
 }
 
 fn is_ours(link: &LinkMessage) -> bool {

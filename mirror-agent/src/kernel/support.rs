@@ -5,7 +5,7 @@ mod ability;
 mod fetch;
 mod ring;
 mod tc;
-mod tcx;
+pub mod tcx;
 mod xdp;
 
 use anyhow::Result;

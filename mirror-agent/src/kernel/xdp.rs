@@ -12,6 +12,7 @@ use rtnetlink::{
     packet_route::link::{LinkAttribute, LinkInfo, LinkMessage, LinkXdp},
 };
 
+use super::hooks::Manner;
 use crate::{cli::XdpAttach, console::notice, links::Link};
 
 /// How programs are to be attached.
@@ -63,12 +64,18 @@ struct Found {
     occupant: Option<u32>,
 }
 
-/// Attaches to an interface, and says where.
+/// Attaches to an interface, and says where, of one that was named aloud.
 ///
 /// # Errors
 ///
 /// Somebody else's program is there, or the kernel refuses every way.
-pub async fn attach(ebpf: &mut Ebpf, netlink: &Handle, link: &Link, hook: XdpHook) -> Result<Attachment> {
+pub async fn attach(
+    ebpf: &mut Ebpf,
+    netlink: &Handle,
+    link: &Link,
+    hook: XdpHook,
+    manner: Manner,
+) -> Result<Attachment> {
     let name = &link.name;
     let found = look(netlink, link).await?;
     if let Some(id) = found.occupant {
@@ -102,7 +109,12 @@ pub async fn attach(ebpf: &mut Ebpf, netlink: &Handle, link: &Link, hook: XdpHoo
                     }
                     _ => String::new(),
                 };
-                notice(format_args!("{name}: XDP {}{kind}{why}", way.called));
+                let line = format_args!("{name}: XDP {}{kind}{why}", way.called);
+                if manner == Manner::Named {
+                    notice(line)
+                } else {
+                    log::info!("{line}")
+                }
                 return Ok(Attachment { program: way.program, id });
             }
             Err(error) => refusals.push(format!("{error:#}")),
@@ -134,6 +146,13 @@ pub fn replace(ebpf: &mut Ebpf, attachment: Attachment) -> Result<Attachment> {
     let program = program(ebpf, name)?;
     let link = program.take_link(attachment.id)?;
     Ok(Attachment { program: name, id: program.attach_to_link(link)? })
+}
+
+/// Whether the program that an attachment stands for is still there.
+pub async fn is_in_place(ebpf: &mut Ebpf, netlink: &Handle, link: &Link, attachment: &Attachment) -> bool {
+    let own = program(ebpf, attachment.program).ok().and_then(|program| program.info().ok());
+    let found = look(netlink, link).await.ok().and_then(|found| found.occupant);
+    own.is_some_and(|own| found == Some(own.id()))
 }
 
 fn try_way(ebpf: &mut Ebpf, ifindex: u32, way: Way) -> Result<XdpLinkId> {

@@ -62,6 +62,8 @@ pub struct Capture {
     clock: Clock,
     /// Numbers in the capture by the kernel's numbers.
     interfaces: HashMap<u32, u32>,
+    /// The same by name, of live traffic: an interface that is made again is in the capture once.
+    named: HashMap<String, u32>,
     /// What was written and not yet flushed: nobody can say that it arrived.
     unflushed: OutputCounters,
 }
@@ -69,6 +71,9 @@ pub struct Capture {
 /// Frames after which a capture is flushed even under load, so that what a full disk makes known late
 /// stays little.
 const FLUSH_EVERY: u64 = 16_384;
+
+/// Kernel's numbers that are remembered: where interfaces come and go, there are ever new ones.
+const INTERFACES_MAX: usize = 1 << 16;
 
 impl Capture {
     /// Begins a capture in `target`.
@@ -84,6 +89,7 @@ impl Capture {
             names,
             clock,
             interfaces: HashMap::new(),
+            named: HashMap::new(),
             unflushed: OutputCounters::default(),
         })
     }
@@ -93,11 +99,7 @@ impl Capture {
         let header = frame.header;
         let interface = match self.interfaces.get(&header.ifindex) {
             Some(&interface) => interface,
-            None => {
-                let interface = self.writer.add_interface(self.names.get(header.ifindex).as_deref())?;
-                self.interfaces.insert(header.ifindex, interface);
-                interface
-            }
+            None => self.add_interface(header.ifindex)?,
         };
         let written = pcapng::Frame {
             interface,
@@ -131,6 +133,27 @@ impl Capture {
         Ok(())
     }
 
+    /// Gives an interface, of which there was no frame yet, its number in the capture.
+    fn add_interface(&mut self, ifindex: u32) -> io::Result<u32> {
+        let name = self.names.get(ifindex);
+        // In a replay the numbers are the captures' own.
+        let known =
+            name.as_ref().filter(|_| self.clock == Clock::Monotonic).and_then(|name| self.named.get(name));
+        let interface = match known {
+            Some(&interface) => interface,
+            None => self.writer.add_interface(name.as_deref())?,
+        };
+        if self.interfaces.len() >= INTERFACES_MAX && self.clock == Clock::Monotonic {
+            // Most of them are gone for good.
+            self.interfaces.clear();
+        }
+        self.interfaces.insert(ifindex, interface);
+        if let Some(name) = name {
+            self.named.insert(name, interface);
+        }
+        Ok(interface)
+    }
+
     /// Counts what is held back as failed: the file ends somewhere inside it.
     fn give_up(&mut self, counters: &OutputCounters, more: &[Frame<'_>]) {
         let more = more.iter().filter(|frame| !frame.has_more).count();
@@ -159,9 +182,8 @@ impl Output for Capture {
     fn flush(&mut self, counters: &OutputCounters) -> io::Result<()> {
         if self.interfaces.is_empty() && self.clock == Clock::Monotonic {
             // libpcap refuses a capture with no interface, and this may stay one with no frame.
-            for (ifindex, name) in self.names.all() {
-                let interface = self.writer.add_interface(Some(&name))?;
-                self.interfaces.insert(ifindex, interface);
+            for (ifindex, _) in self.names.all() {
+                self.add_interface(ifindex)?;
             }
         }
         if let Err(error) = self.writer.flush() {

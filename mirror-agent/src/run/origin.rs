@@ -5,8 +5,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use tokio::time::Instant as Deadline;
 
+use super::interfaces::Interfaces;
 use crate::{
-    kernel::hooks::Hooks,
+    kernel::{accounts::Seen, hooks::Hooks},
     ledger::Ledger,
     limit::Limit,
     links::Links,
@@ -23,6 +24,8 @@ pub enum Origin {
         limit: Option<Arc<Limit>>,
         /// In redirect mode, what sends.
         redirect: Option<Box<Redirect>>,
+        /// The host's interfaces, and which of them are meant.
+        interfaces: Box<Interfaces>,
     },
     /// Captures that are played.
     Replay(Arc<Playback>),
@@ -62,7 +65,10 @@ impl Origin {
     /// When [`Self::follow_ways`] is to be called; never, but in redirect mode.
     pub fn redirect_due(&self) -> Option<Deadline> {
         match self {
-            Self::Live { redirect: Some(redirect), .. } => Some(Deadline::from_std(redirect.due())),
+            Self::Live { redirect: Some(redirect), interfaces, .. } => {
+                let due = if interfaces.has_waiting() { redirect.due_at_leisure() } else { redirect.due() };
+                Some(Deadline::from_std(due))
+            }
             _ => None,
         }
     }
@@ -71,6 +77,33 @@ impl Origin {
     pub async fn follow_ways(&mut self, links: &Links) {
         if let Self::Live { hooks, redirect: Some(redirect), .. } = self {
             redirect.follow(hooks.ebpf(), links).await;
+        }
+    }
+
+    /// Whether [`Self::attach_next`] has something to do.
+    pub fn has_waiting(&self) -> bool {
+        matches!(self, Self::Live { interfaces, .. } if interfaces.has_waiting())
+    }
+
+    /// Attaches to one of the interfaces that wait for it.
+    pub async fn attach_next(&mut self) {
+        if let Self::Live { hooks, interfaces, .. } = self {
+            interfaces.attach_next(hooks).await;
+        }
+    }
+
+    /// When [`Self::tidy`] is to be called, if it is.
+    pub fn tidy_due(&self) -> Option<Deadline> {
+        match self {
+            Self::Live { hooks, interfaces, .. } => interfaces.due(hooks).map(Deadline::from_std),
+            Self::Replay(_) => None,
+        }
+    }
+
+    /// Does what has time.
+    pub async fn tidy(&mut self) {
+        if let Self::Live { hooks, interfaces, .. } = self {
+            interfaces.tidy(hooks).await;
         }
     }
 
@@ -124,8 +157,9 @@ impl Origin {
 }
 
 fn live(hooks: &Hooks, limit: Option<&Limit>) -> Result<Vec<Contribution>> {
-    let contribution = |seen: crate::kernel::hooks::Seen| {
-        let beyond = limit.map(|limit| limit.beyond(seen.ifindex, seen.direction as u16)).unwrap_or_default();
+    let contribution = |seen: Seen| {
+        let beyond = |limit: &Limit| limit.beyond(&seen.ifindexes, seen.direction as u16);
+        let beyond = limit.map(beyond).unwrap_or_default();
         let counters = seen.counters;
         Contribution {
             name: seen.name,

@@ -1,27 +1,27 @@
-//! The signals that end a run, and the one that changes it.
+//! The signals that end a run, and the one that has it read its configuration anew.
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What a signal asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// The run is to end.
-    End,
-    /// What can be read again is to be.
-    Reload,
-}
-
-/// SIGINT and SIGTERM, from the moment on that this exists.
+/// SIGINT, SIGTERM and SIGHUP, from the moment on that this exists.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// SIGHUP, where there is something to read again. Where there is not, it ends the process as ever.
+    /// Where there is a file to read: else it ends the program, as it does others.
     hangup: Option<Signal>,
 }
 
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// An end.
+    Stop,
+    /// A look at the configuration.
+    Reload,
+}
+
 impl Signals {
-    /// Catches them, and SIGHUP too if `reloads`.
+    /// Catches them. `reloads`: SIGHUP too.
     ///
     /// # Errors
     ///
@@ -35,22 +35,22 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one that asks to read again what can be read again, or for one that ends the run.
-    pub async fn next_of_all(&mut self) -> Asked {
+    /// Waits for the next one of all.
+    pub async fn any(&mut self) -> Request {
         let hangup = async {
             match &mut self.hangup {
-                Some(hangup) => drop(hangup.recv().await),
+                Some(hangup) => hangup.recv().await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            _ = self.interrupt.recv() => Asked::End,
-            _ = self.terminate.recv() => Asked::End,
-            () = hangup => Asked::Reload,
+            _ = self.interrupt.recv() => Request::Stop,
+            _ = self.terminate.recv() => Request::Stop,
+            _ = hangup => Request::Reload,
         }
     }
 
-    /// Waits for the next one.
+    /// Waits for the next one that ends the run.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}

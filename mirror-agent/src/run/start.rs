@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use aya::util::nr_cpus;
 use mirror_common::{
     budget::Plan,
@@ -21,13 +21,14 @@ use mirror_common::{
 };
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::{Run, cannot_write, origin::Origin};
+use super::{Run, cannot_write, interfaces::Interfaces, origin::Origin};
 use crate::{
-    cli::{Hook, Mode, Oversize},
+    cli::{Attach, Hook, Mode, Oversize},
     config::{self, Config, Delivery, Source as From},
     console::notice,
     encap::outer::Version,
     kernel::{
+        accounts::Accounts,
         hooks::{Hooks, Place},
         load,
         own_paths::OwnPaths,
@@ -37,7 +38,7 @@ use crate::{
     },
     ledger::OutputCounters,
     limit::Limit,
-    links::{Link, Links},
+    links::Links,
     names::Names,
     output::{
         Output,
@@ -227,7 +228,7 @@ impl Start<'_> {
         O: Output + Send + 'static,
         B: FnOnce() -> Result<Vec<O>>,
     {
-        let wanted = find(&live.ifaces, &self.links.all().await?)?;
+        let mut interfaces = Interfaces::new(live.wanted.clone(), self.links.all().await?)?;
         let support = self.support.as_ref().context("the kernel was not asked what it can do")?;
         let place = match live.hook {
             Hook::Tc if live.mode == Mode::Redirect && self.config.limit.is_some() => {
@@ -267,12 +268,12 @@ impl Start<'_> {
         let begin = open(Some(own_paths.clone()))?;
         let mut hooks = Hooks::new(
             ebpf,
-            counters,
+            Accounts::new(counters, live.directions.clone(), self.names.clone()),
             own_paths.clone(),
             live.directions.clone(),
             place,
+            live.attach == Attach::Auto,
             self.links.handle.clone(),
-            self.names.clone(),
         );
         if let Some(filtered) = filtered {
             hooks.keep(filtered);
@@ -299,15 +300,11 @@ impl Start<'_> {
             }
             _ => None,
         };
-        let mut result = Ok(());
-        for link in &wanted {
-            result = hooks.attach(link).await;
-            if result.is_err() {
-                break;
-            }
-        }
+        let result = interfaces.attach_all(&mut hooks).await;
+        let is_waiting = hooks.attached().is_empty();
         let limit = self.config.limit.map(|frames| Arc::new(Limit::new(frames)));
-        let origin = Origin::Live { hooks: Box::new(hooks), limit: limit.clone(), redirect };
+        let (hooks, interfaces) = (Box::new(hooks), Box::new(interfaces));
+        let origin = Origin::Live { hooks, limit: limit.clone(), redirect, interfaces };
         let (mut run, events) = self.begin(origin)?;
         run.steward = steward;
         let result = result.and_then(|()| begin()).and_then(|outputs| {
@@ -324,7 +321,8 @@ impl Start<'_> {
         }
         let ways: Vec<_> = live.directions.iter().map(|&direction| way(direction)).collect();
         let place = if live.hook == Hook::Xdp { ", xdp" } else { "" };
-        notice(format_args!("mirroring {} ({}{place}) to {to}", live.ifaces.join(", "), ways.join("+")));
+        let yet = if is_waiting { "; there is no such interface yet: waiting for one" } else { "" };
+        notice(format_args!("mirroring {} ({}{place}) to {to}{yet}", live.wanted, ways.join("+")));
         Ok(run)
     }
 
@@ -406,19 +404,6 @@ impl Run {
         self.threads.push(worker.start(index, cpu).context("cannot start a sending thread")?);
         Ok(())
     }
-}
-
-/// The interfaces with these names, in this order.
-fn find(names: &[String], links: &[Link]) -> Result<Vec<Link>> {
-    names
-        .iter()
-        .map(|name| {
-            links.iter().find(|link| link.name == *name).cloned().ok_or_else(|| {
-                let here: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
-                anyhow!("there is no interface {name} here: there are {}", here.join(", "))
-            })
-        })
-        .collect()
 }
 
 fn way(direction: Direction) -> &'static str {

@@ -3,6 +3,7 @@
 use std::io;
 
 use anyhow::{Context as _, Result};
+use mirror_common::record::Direction;
 
 use super::Ability;
 
@@ -20,7 +21,7 @@ struct Query {
 
 /// `enum bpf_cmd` of linux/bpf.h.
 const BPF_PROG_QUERY: libc::c_long = 16;
-/// `enum bpf_attach_type` of linux/bpf.h.
+/// `enum bpf_attach_type` of linux/bpf.h. `BPF_TCX_EGRESS` is the next one.
 const BPF_TCX_INGRESS: u32 = 46;
 
 /// Whether there are such hooks.
@@ -29,24 +30,63 @@ const BPF_TCX_INGRESS: u32 = 46;
 ///
 /// The kernel does not say.
 pub fn probe() -> Result<Ability> {
-    let is_there = is_there(query()).context("cannot find out whether this kernel has TCX hooks")?;
+    // Of an interface that no host has.
+    let is_there = is_there(query(0, BPF_TCX_INGRESS).map(drop))
+        .context("cannot find out whether this kernel has TCX hooks")?;
     let remedy = "they came with Linux 6.6, --attach auto uses a clsact filter instead";
     Ok(Ability::new("TCX hooks", is_there, remedy))
 }
 
-/// Asks for the programs on the hook of an interface that no host has: number 0.
-fn query() -> io::Result<()> {
+/// How many programs there are on an interface's hook, whoever's they are.
+///
+/// # Errors
+///
+/// The interface is gone, or the kernel has no such hooks.
+pub fn programs_on(ifindex: u32, direction: Direction) -> io::Result<u32> {
+    query(ifindex, BPF_TCX_INGRESS + direction as u32)
+}
+
+/// Whether the program with number `id` is among them.
+///
+/// # Errors
+///
+/// As for [`programs_on`].
+pub fn has_program(ifindex: u32, direction: Direction, id: u32) -> io::Result<bool> {
+    /// More than a hook takes (`BPF_MPROG_MAX`).
+    const MANY: usize = 64;
+    let mut ids = [0_u32; MANY];
     let mut query = Query {
-        target_ifindex: 0,
-        attach_type: BPF_TCX_INGRESS,
+        target_ifindex: ifindex,
+        attach_type: BPF_TCX_INGRESS + direction as u32,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: (&raw mut ids).expose_provenance() as u64,
+        count: MANY as u32,
+        padding: 0,
+    };
+    ask(&mut query)?;
+    Ok(ids.contains(&id))
+}
+
+/// Asks for the number of programs on a hook of an interface.
+fn query(target_ifindex: u32, attach_type: u32) -> io::Result<u32> {
+    let mut query = Query {
+        target_ifindex,
+        attach_type,
         query_flags: 0,
         attach_flags: 0,
         prog_ids: 0,
         count: 0,
         padding: 0,
     };
-    // SAFETY: `query` is readable and writable for the size that is said, and asks for no list.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<Query>()) };
+    ask(&mut query)?;
+    Ok(query.count)
+}
+
+fn ask(query: &mut Query) -> io::Result<()> {
+    // SAFETY: `query` is readable and writable for the size that is said, and so is the list that it asks for, if it
+    // does, for `count` numbers: the callers' own.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut *query, size_of::<Query>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
