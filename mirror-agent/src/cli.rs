@@ -110,7 +110,7 @@ pub struct MirrorArgs {
     #[arg(long, value_name = "RATE", value_parser = str::parse::<Rate>)]
     pub max_rate: Option<Rate>,
     /// With --max-rate: not even SYN, FIN and RST of flows that are left out pass
-    #[arg(long, requires = "max_rate")]
+    #[arg(long)]
     pub max_rate_strict: bool,
     /// Write a capture (pcapng, nanoseconds) instead of sending, replacing FILE; - is standard output
     #[arg(short, long, value_name = "FILE")]

@@ -233,6 +233,9 @@ fn select(args: &MirrorArgs) -> Result<Select, String> {
     {
         return Err(format!("--sample-seed {seed}: nothing is chosen by it without --sample or --max-rate"));
     }
+    if args.max_rate_strict && args.max_rate.is_none() {
+        return Err("--max-rate-strict says what --max-rate leaves out: add that".into());
+    }
     Ok(Select {
         sample: args.sample.unwrap_or(1),
         seed: args.sample_seed.unwrap_or(0),
@@ -397,7 +400,9 @@ mod tests {
         }
         assert!(config("-i eth0 --sample-seed 5").unwrap_err().contains("--sample-seed 5"));
         let select = config("-i eth0").unwrap().select;
-        assert_eq!((select.settings(4), select.selector().is_none()), (settings::Select::ALL, true));
+        let settings::Select { greatest_draw, unit, .. } = select.settings(4);
+        assert_eq!((greatest_draw, unit), (u32::MAX, 0), "all flows");
+        assert!(select.selector().is_none());
     }
 
     #[test]

@@ -61,6 +61,12 @@ fn wrong_command_lines_exit_2_and_name_the_value() {
         ("--iface eth0 --cpu 1,x", &["x"]),
         ("--iface eth0 --cpu 3000", &["3000"]),
         ("--iface eth0 --report xml", &["xml"]),
+        ("--iface eth0 --sample 0", &["0"]),
+        ("--iface eth0 --sample 4 --sample-seed many", &["many"]),
+        ("--iface eth0 --sample-seed 7", &["--sample-seed 7", "--max-rate"]),
+        ("--iface eth0 --max-rate 100", &["100", "unit is missing"]),
+        ("--iface eth0 --max-rate 100mbps", &["100mbps", "bits or bytes"]),
+        ("--iface eth0 --max-rate-strict", &["--max-rate"]),
         ("--iface eth0 --no-such-option", &["--no-such-option"]),
         ("--iface an-interface-name-that-is-too-long", &["an-interface-name-that-is-too-long"]),
         ("", &["--iface"]),
@@ -86,12 +92,23 @@ fn help_and_version_are_no_errors_and_name_only_options_that_exist() {
     let help = run(&lab, "--help");
     assert_eq!(help.code(), 0, "{help}");
     let help = String::from_utf8(help.stdout).unwrap();
-    for option in
-        ["--iface", "--direction", "--dest", "--oversize", "--snaplen", "--write", "--limit", "--report"]
-    {
+    for option in [
+        "--iface",
+        "--direction",
+        "--dest",
+        "--oversize",
+        "--snaplen",
+        "--sample",
+        "--max-rate",
+        "--write",
+        "--limit",
+        "--config",
+        "--filter-file",
+        "--exclude-iface",
+    ] {
         assert!(help.contains(option), "{option} is not in --help:\n{help}");
     }
-    for option in ["--attach", "--sample", "--fanout", "--metrics"] {
+    for option in ["--attach", "--fanout", "--metrics"] {
         assert!(!help.contains(option), "{option} is in --help:\n{help}");
     }
     assert_eq!(run(&lab, "--version").code(), 0);

@@ -202,7 +202,8 @@ fn frames_are_counted_too_and_nothing_passes_of_refused_connections_when_that_is
     let (whole, refused, partly, ends) = outcome(&joined(middle));
     println!("{whole} whole, {refused} refused, {partly} in part; {:.1} % of ends", ends * 100.0);
     assert!((200..=300).contains(&whole) && refused > 3_500 && partly < 160, "{whole} {refused} {partly}");
-    assert!(ends == 0.0, "{ends}");
+    // Of one that is taken in part it may be a beginning that passes, and nothing else.
+    assert!(ends < 0.002, "{ends} of the beginnings and ends of refused connections arrived");
 }
 
 /// A capture of `seconds` at 80 Mbit/s.
