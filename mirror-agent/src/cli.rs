@@ -8,7 +8,7 @@ use mirror_common::{ethernet, vxlan};
 use crate::select::rate::Rate;
 
 /// Copies the traffic of network interfaces, or of captures, to a sensor (Zeek, Suricata, a recorder) in VXLAN
-/// over UDP.
+/// or GENEVE over UDP.
 ///
 /// Every frame is accounted for: the report at the end says how many were seen, and what became of each.
 #[derive(Debug, Parser)]
@@ -36,7 +36,7 @@ pub struct Cli {
 /// What to do instead of mirroring.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Receive mirrored frames: take them out of VXLAN, count them, write them to a capture
+    /// Receive mirrored frames: take them out of VXLAN or GENEVE, count them, write them to a capture
     Sink(crate::sink::SinkArgs),
     /// Check a configuration file, and attach nothing
     Validate(ValidateArgs),
@@ -53,8 +53,9 @@ pub struct ValidateArgs {
 /// Options of the main job.
 #[derive(Debug, Args)]
 pub struct MirrorArgs {
-    /// Interface to mirror; repeatable; 'veth*', 'eth[0-3]', '*' (all but lo): those that match, also when they come later
-    #[arg(short, long = "iface", value_name = "NAME", required_unless_present_any = ["read", "dump_filter"])]
+    /// Interface to mirror; repeatable; 'veth*', 'eth[0-3]', '*' (all but lo): those that match, also when they come later;
+    /// with =vni:N its frames are in a network of their own: eth0=vni:100
+    #[arg(short, long = "iface", value_name = "NAME[=vni:N]", required_unless_present_any = ["read", "dump_filter"])]
     pub ifaces: Vec<String>,
     /// Interfaces that no pattern of --iface means: 'veth9*'; repeatable
     #[arg(long, value_name = "PATTERN", conflicts_with = "read")]
@@ -81,11 +82,17 @@ pub struct MirrorArgs {
     /// Where frames are encapsulated
     #[arg(long, value_enum, value_name = "PLACE", default_value_t = Mode::Ring, conflicts_with = "read")]
     pub mode: Mode,
-    /// Sensor to send to: an address or a name, and a UDP port, 4789 unless given; an IPv6 address with a
-    /// port goes in brackets: [fd00::2]:4789 [default: 127.0.0.1]
+    /// Sensor to send to: an address or a name, and a UDP port, unless given 4789, or 6081 with --encap geneve; an IPv6
+    /// address with a port goes in brackets: [fd00::2]:4789 [default: 127.0.0.1]
     #[arg(short, long, value_name = "HOST[:PORT]")]
     pub dest: Option<String>,
-    /// VXLAN network identifier, 0 to 16777215 [default: 4242]
+    /// What frames are sent in [default: vxlan]
+    #[arg(long, value_enum, value_name = "PROTOCOL")]
+    pub encap: Option<Encap>,
+    /// With --encap geneve: leave out the option that tells each frame's time, length, direction and interface, 20 bytes
+    #[arg(long)]
+    pub no_metadata: bool,
+    /// Network identifier, 0 to 16777215 [default: 4242]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(vxlan::VNI_MAX)))]
     pub vni: Option<u32>,
     /// How datagrams leave
@@ -212,6 +219,15 @@ pub enum Mode {
     Ring,
     /// In the kernel, on the processor that a frame comes by: no thread has to keep up
     Redirect,
+}
+
+/// `--encap`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Encap {
+    /// RFC 7348
+    Vxlan,
+    /// RFC 8926, with an option that tells each frame's time, length, direction and interface
+    Geneve,
 }
 
 /// `--report`

@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
-use mirror_common::{record::Direction, vxlan};
+use mirror_common::record::Direction;
 
 use crate::{
     cli::{self, Attach, Hook, MirrorArgs, Mode, Oversize, PacingArgs, ReportForm, Transmit, XdpAttach},
+    encap::tunnel::{Encap, Tunnel},
     filter::Filter,
     output::pcapng,
     select::Select,
@@ -86,7 +87,7 @@ pub struct Replay {
 /// Where frames go.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// To a sensor, in VXLAN.
+    /// To a sensor.
     Sensor(Sensor, Delivery),
     /// Into a capture.
     File {
@@ -113,8 +114,8 @@ pub struct Sensor {
     pub host: String,
     /// UDP port, not 0.
     pub port: u16,
-    /// VXLAN network identifier, 24 bits.
-    pub vni: u32,
+    /// How frames are wrapped.
+    pub tunnel: Tunnel,
 }
 
 /// The sensor when none is named: this host.
@@ -131,7 +132,8 @@ impl Config {
     ///
     /// One line: the option, its value, and what it should be.
     pub fn new(args: MirrorArgs) -> Result<Self, String> {
-        let output = output(&args)?;
+        let wanted = Wanted::new(&args.ifaces, &args.exclude_iface)?;
+        let output = output(&args, &wanted)?;
         let filter = filter(&args.filter, args.filter_file.as_deref())?;
         let to_file = matches!(output, Output::File { .. });
         let stdout_is_capture =
@@ -152,7 +154,7 @@ impl Config {
             check_mode(&args)?;
             Source::Live(Live {
                 directions: directions(&args)?,
-                wanted: Wanted::new(&args.ifaces, &args.exclude_iface)?,
+                wanted,
                 hook: args.hook,
                 mode: args.mode,
                 ring_size: args.ring_size.unwrap_or(RING_SIZE),
@@ -202,25 +204,40 @@ impl Config {
             Source::Replay(_) => None,
         }
     }
+
+    /// How frames are wrapped; `None` where they are not.
+    #[must_use]
+    pub fn tunnel(&self) -> Option<&Tunnel> {
+        match &self.output {
+            Output::Sensor(sensor, _) | Output::File { outer: Some(sensor), .. } => Some(&sensor.tunnel),
+            Output::File { outer: None, .. } => None,
+        }
+    }
 }
 
-fn output(args: &MirrorArgs) -> Result<Output, String> {
+fn output(args: &MirrorArgs, wanted: &Wanted) -> Result<Output, String> {
+    let tunnel = tunnel(args, wanted)?;
+    let has_own_vnis = tunnel.has_own_vnis();
     let sensor = || {
         let dest = args.dest.as_deref().unwrap_or(DEFAULT_DEST);
-        let (host, port) =
-            cli::host_and_port(dest, vxlan::PORT).map_err(|error| format!("--dest {dest:?}: {error}"))?;
-        Ok::<_, String>(Sensor { host, port, vni: args.vni.unwrap_or(DEFAULT_VNI) })
+        let (host, port) = cli::host_and_port(dest, tunnel.encap.port())
+            .map_err(|error| format!("--dest {dest:?}: {error}"))?;
+        Ok::<_, String>(Sensor { host, port, tunnel })
     };
     let Some(path) = &args.write else {
         let delivery = Delivery { transmit: args.transmit, oversize: args.oversize };
         return Ok(Output::Sensor(sensor()?, delivery));
     };
-    if !args.write_outer && (args.dest.is_some() || args.vni.is_some()) {
-        return Err(
-            "--write keeps the frames only, for which --dest and --vni mean nothing: leave them out, \
-                    or add --write-outer"
-                .into(),
-        );
+    let in_vain = [
+        ("--dest", args.dest.is_some()),
+        ("--vni", args.vni.is_some()),
+        ("--encap", args.encap.is_some()),
+        ("--iface NAME=vni:N", has_own_vnis),
+    ];
+    if let Some((option, _)) = in_vain.into_iter().find(|(_, is_given)| *is_given && !args.write_outer) {
+        return Err(format!(
+            "--write keeps the frames only, for which {option} means nothing: leave it out, or add --write-outer"
+        ));
     }
     let outer = if args.write_outer { Some(sensor()?) } else { None };
     Ok(Output::File { path: path.clone(), outer })
@@ -271,6 +288,17 @@ fn check_mode(args: &MirrorArgs) -> Result<(), String> {
         Some((option, _)) => Err(format!("{option} is for --mode ring: leave one of the two out")),
         None => Ok(()),
     }
+}
+
+fn tunnel(args: &MirrorArgs, wanted: &Wanted) -> Result<Tunnel, String> {
+    let encap = match args.encap {
+        Some(cli::Encap::Geneve) => Encap::Geneve { has_metadata: !args.no_metadata },
+        _ if args.no_metadata => {
+            return Err("--no-metadata is for --encap geneve: VXLAN tells nothing of frames".into());
+        }
+        _ => Encap::Vxlan,
+    };
+    Ok(Tunnel { encap, vni: args.vni.unwrap_or(DEFAULT_VNI), ifaces: wanted.ifaces().into() })
 }
 
 /// An option that was given and says something of a replay only.
@@ -414,6 +442,46 @@ mod tests {
         assert!(config("-r - -r -").is_err());
     }
 
+    fn tunnel(line: &str) -> Result<(Tunnel, u16), String> {
+        match config(line)?.output {
+            Output::Sensor(sensor, _) | Output::File { outer: Some(sensor), .. } => {
+                Ok((sensor.tunnel, sensor.port))
+            }
+            Output::File { .. } => Err("no sensor".into()),
+        }
+    }
+
+    #[test]
+    fn each_protocol_has_its_port() {
+        for (line, encap, port) in [
+            ("-i eth0", Encap::Vxlan, 4789),
+            ("-i eth0 --encap vxlan", Encap::Vxlan, 4789),
+            ("-i eth0 --encap geneve", Encap::Geneve { has_metadata: true }, 6081),
+            ("-r a -w b --write-outer --encap geneve", Encap::Geneve { has_metadata: true }, 6081),
+            ("-i eth0 --encap geneve --no-metadata -d h:7", Encap::Geneve { has_metadata: false }, 7),
+        ] {
+            let (tunnel, found) = tunnel(line).unwrap();
+            assert_eq!((tunnel.encap, found), (encap, port), "{line}");
+        }
+        assert!(tunnel("-i eth0 --no-metadata").unwrap_err().contains("--encap geneve"));
+        assert!(tunnel("-i eth0 -w b --encap geneve").unwrap_err().contains("--write-outer"));
+    }
+
+    #[test]
+    fn interfaces_have_networks_of_their_own() {
+        let (tunnel_of_both, _) = tunnel("-i eth0=vni:7 -i eth1 -i eth0 --vni 9").unwrap();
+        assert_eq!(["eth0", "eth1"].map(|name| tunnel_of_both.vni_of(name)), [7, 9]);
+        let (patterns, _) = tunnel("-i veth*=vni:7 -i veth1=vni:8 -i *").unwrap();
+        assert_eq!(["veth0", "veth1", "eth0"].map(|name| patterns.own_vni(name)), [Some(7), Some(8), None]);
+        let Source::Live(live) = config("-i eth0=vni:7 -i eth1 -i eth0").unwrap().source else {
+            panic!("live")
+        };
+        assert_eq!(live.wanted.names().collect::<Vec<_>>(), ["eth0", "eth1"]);
+        assert!(config("-i eth0=vni:7 -i eth0=vni:8").unwrap_err().contains("eth0=vni:8"));
+        assert!(config("-i eth0=vni:7 -w b").unwrap_err().contains("--write-outer"));
+        assert!(config("-i eth0=vni:7 -w b --write-outer").is_ok());
+    }
+
     #[test]
     fn frames_in_a_capture_have_no_sensor() {
         assert!(config("-r a -w b --dest 10.0.0.2").unwrap_err().contains("--write-outer"));
@@ -422,6 +490,6 @@ mod tests {
         else {
             panic!("the datagrams have a sensor");
         };
-        assert_eq!((sensor.host.as_str(), sensor.port, sensor.vni), ("127.0.0.1", 4789, 4242));
+        assert_eq!((sensor.host.as_str(), sensor.port, sensor.tunnel.vni), ("127.0.0.1", 4789, 4242));
     }
 }

@@ -336,6 +336,9 @@ impl Reload {
         let is_reloaded = |key: &&&String| RELOADED.contains(&key.as_str());
         let mut need_restart: Vec<String> =
             changed.iter().filter(|key| !is_reloaded(key)).map(|key| (*key).clone()).collect();
+        if own_vnis(&self.values) != own_vnis(&values) {
+            need_restart.push("iface with vni".into());
+        }
         let filter = match config.filter {
             Some(_) if !self.has_filter => {
                 need_restart.push(FILTER.into());
@@ -362,4 +365,10 @@ impl Reload {
 /// A message that shows a filter and the place of its mistake takes several.
 fn in_one_line(message: &str) -> String {
     message.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+/// The interfaces with networks of their own, which are told to the kernel programs and the sending threads once.
+fn own_vnis(values: &BTreeMap<String, Vec<OsString>>) -> Vec<&OsString> {
+    let has_own = |value: &&OsString| value.to_str().is_some_and(|value| value.contains("=vni:"));
+    values.get("iface").into_iter().flatten().filter(has_own).collect()
 }

@@ -16,5 +16,6 @@ pub mod skb_layout;
 pub mod support;
 pub mod tc_link;
 pub mod transmit;
+pub mod vnis;
 pub mod xdp;
 pub mod xdp_layout;

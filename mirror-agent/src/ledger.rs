@@ -5,7 +5,6 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use mirror_common::vxlan;
 use nix::errno::Errno;
 use serde::Serialize;
 
@@ -116,11 +115,11 @@ impl OutputCounters {
         self.end_part(frame);
     }
 
-    /// As [`Self::wire_frame_sent`], in a datagram of its own.
-    pub fn datagram_sent(&self, frame: &Frame<'_>) {
+    /// As [`Self::wire_frame_sent`], in a datagram of its own, with `header_len` bytes between UDP and the frame.
+    pub fn datagram_sent(&self, frame: &Frame<'_>, header_len: usize) {
         self.wire_frame_sent(frame);
         self.datagrams.add(1);
-        self.bytes.add((vxlan::HEADER_LEN + frame.captured_len()) as u64);
+        self.bytes.add((header_len + frame.captured_len()) as u64);
     }
 
     /// Counts a frame, or the next part of a super-frame, as given up.
@@ -280,9 +279,9 @@ mod tests {
         let part = Frame { has_more: true, wire_len: 5, ..last };
         let counters = OutputCounters::default();
         let counts = || [counters.sent.get(), counters.truncated.get()];
-        [part, part, last].iter().for_each(|frame| counters.datagram_sent(frame));
+        [part, part, last].iter().for_each(|frame| counters.datagram_sent(frame, 8));
         assert_eq!(counts(), [1, 1]);
-        counters.datagram_sent(&last);
+        counters.datagram_sent(&last, 8);
         assert_eq!((counts(), counters.datagrams.get(), counters.bytes.get()), ([2, 1], 4, 48));
         let total = OutputCounters::default();
         total.take_over(&counters);

@@ -7,10 +7,12 @@
 
 pub mod affinity;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod console;
 pub mod encap;
 pub mod filter;
+pub mod iface_arg;
 pub mod invocation;
 pub mod kernel;
 pub mod ledger;

@@ -66,8 +66,6 @@ const HOPS: u8 = 64;
 pub struct Order {
     /// Where to.
     pub sensor: SocketAddr,
-    /// VXLAN network identifier.
-    pub vni: u32,
     /// By which the programs know the probes.
     pub cookie: [u32; 2],
     /// How programs are attached.
@@ -79,6 +77,7 @@ pub struct Order {
 /// The sending half of the kernel programs.
 pub struct Redirect {
     sensor: SocketAddr,
+    /// Network identifier of what has none of its own.
     vni: u32,
     raw: RawSocket,
     prober: Prober,
@@ -115,15 +114,15 @@ impl Redirect {
         ebpf: &mut Ebpf,
         links: &Links,
     ) -> Result<Self> {
-        let Order { sensor, vni, cookie, hook, limit } = order;
+        let Order { sensor, cookie, hook, limit } = order;
         if let Some(frames) = limit {
             maps.limit(frames)?;
         }
         let mut redirect = Self {
             sensor,
-            vni,
+            vni: raw.encapsulation().vni(),
             raw,
-            prober: Prober::new(sensor, vni, cookie),
+            prober: Prober::new(sensor, cookie),
             maps,
             own_paths,
             hook,
@@ -233,6 +232,7 @@ impl Redirect {
 
     async fn look(&mut self, ebpf: &mut Ebpf, links: &Links) -> Result<()> {
         self.looked = Instant::now();
+        self.maps.set_clock()?;
         let link = self.outgoing_link(links).await?;
         if self.is_in_doubt()? {
             self.outgoing.remove(&link.ifindex);
@@ -250,7 +250,8 @@ impl Redirect {
                 self.unseen = 0;
                 self.own_paths.add(outer.source(), self.sensor)?;
                 self.tell(&link, &outer);
-                self.put_in_force(with_headers(base, &outer))
+                let (headers, sum) = template::halves_and_sum(&outer, self.raw.encapsulation_mut());
+                self.put_in_force(Template { is_known: 1, headers, sum, ..base })
             }
             Some(Sighting::Refused(refusal)) => bail!(
                 "--mode redirect cannot send to {}: datagrams leave through {}, {refusal}: use --mode ring",
@@ -366,11 +367,6 @@ impl Redirect {
             segmenter.remove(&links.handle).await;
         }
     }
-}
-
-fn with_headers(base: Template, outer: &Outer) -> Template {
-    let (headers, sum) = template::halves_and_sum(outer);
-    Template { is_known: 1, headers, sum, ..base }
 }
 
 fn find<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {

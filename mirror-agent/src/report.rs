@@ -19,7 +19,7 @@ pub struct Report {
     pub mode: &'static str,
     /// Where the kernel programs sit: `tc` or `xdp`; `none` in a replay.
     pub hook: &'static str,
-    /// What frames are sent in: `vxlan`, or `none` in a capture.
+    /// What frames are sent in: `vxlan`, `geneve`, or `none` in a capture.
     pub encap: &'static str,
     /// From the first hook attached to the last one detached; of a replay, until its last frame.
     pub duration_s: f64,
@@ -65,6 +65,9 @@ pub struct InterfaceReport {
     pub seen: u64,
     /// Bytes of those.
     pub bytes: u64,
+    /// Network identifier of its frames, where it has one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
 }
 
 /// One sensor's part.
@@ -95,8 +98,12 @@ impl Display for Report {
         } else {
             Vec::new()
         };
-        for InterfaceReport { name, seen, bytes } in busiest {
-            writeln!(f, "  {seen:>12} frames, {bytes} bytes seen on {name}")?;
+        for InterfaceReport { name, seen, bytes, vni } in busiest {
+            write!(f, "  {seen:>12} frames, {bytes} bytes seen on {name}")?;
+            match vni {
+                Some(vni) => writeln!(f, ", vni {vni}")?,
+                None => writeln!(f)?,
+            }
         }
         if !others.is_empty() {
             let seen: u64 = others.iter().map(|interface| interface.seen).sum();
@@ -230,7 +237,8 @@ mod tests {
 
     #[test]
     fn text_names_the_busiest_interfaces() {
-        let interface = |seen| InterfaceReport { name: format!("veth{seen}"), seen, bytes: 60 * seen };
+        let interface =
+            |seen| InterfaceReport { name: format!("veth{seen}"), seen, bytes: 60 * seen, vni: None };
         let report = Report { interfaces: (1..=100).map(interface).collect(), ..Report::default() };
         let text = report.to_string();
         assert!(text.contains("100 frames, 6000 bytes seen on veth100"), "{text}");

@@ -110,7 +110,7 @@ async fn mirror(config: Config, support: Option<Support>, reload: Option<Reload>
     };
     let start = Start { config: &config, links: &links, names: Names::default(), sensor: address, support };
     let run = match &config.output {
-        Destination::Sensor(sensor, delivery) => start.sending_to(sensor.vni, *delivery).await?,
+        Destination::Sensor(sensor, delivery) => start.sending_to(&sensor.tunnel, *delivery).await?,
         Destination::File { path, outer } => {
             let opens = tokio::task::spawn_blocking({
                 let path = path.clone();

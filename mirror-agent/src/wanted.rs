@@ -2,20 +2,13 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::{links::Link, pattern::Pattern};
-
-/// The value of one `--iface`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Iface {
-    /// Which interfaces it means.
-    pub pattern: Pattern,
-}
+use crate::{iface_arg::IfaceArg, links::Link, pattern::Pattern};
 
 /// All of `--iface` and `--exclude-iface`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// As they were given, each once.
-    ifaces: Vec<Iface>,
+    ifaces: Vec<IfaceArg>,
     excluded: Vec<Pattern>,
 }
 
@@ -26,16 +19,20 @@ impl Wanted {
     ///
     /// One line: the option, its value, and what it should be.
     pub fn new(ifaces: &[String], excluded: &[String]) -> Result<Self, String> {
-        let mut all: Vec<Iface> = Vec::new();
+        let mut all: Vec<IfaceArg> = Vec::new();
         for text in ifaces {
-            let iface = Iface { pattern: Pattern::parse("--iface", text)? };
-            if !all.contains(&iface) {
-                all.push(iface);
+            let iface = IfaceArg::parse(text)?;
+            match all.iter_mut().find(|known| known.pattern == iface.pattern) {
+                None => all.push(iface),
+                Some(known) if known.vni.is_some() && iface.vni.is_some() && known.vni != iface.vni => {
+                    return Err(format!("--iface {text:?}: {} has another network already", iface.pattern));
+                }
+                Some(known) => known.vni = known.vni.or(iface.vni),
             }
         }
         let parse = |text: &String| Pattern::parse("--exclude-iface", text);
         let excluded: Vec<Pattern> = excluded.iter().map(parse).collect::<Result<_, _>>()?;
-        for name in all.iter().filter_map(name) {
+        for name in all.iter().filter_map(IfaceArg::name) {
             if let Some(exclusion) = excluded.iter().find(|pattern| pattern.matches(name)) {
                 return Err(format!(
                     "--iface {name} is left out by --exclude-iface {exclusion}: drop one of the two"
@@ -49,8 +46,8 @@ impl Wanted {
     ///
     /// No pattern means `lo`, whose traffic crosses no wire, nor a device of an agent's own.
     #[must_use]
-    pub fn find(&self, link: &Link) -> Option<&Iface> {
-        let named = self.ifaces.iter().find(|iface| name(iface).is_some_and(|name| name == link.name));
+    pub fn find(&self, link: &Link) -> Option<&IfaceArg> {
+        let named = self.ifaces.iter().find(|iface| iface.name() == Some(&link.name));
         if named.is_some() || link.is_loopback || link.is_agents || self.excludes(&link.name) {
             return named;
         }
@@ -67,16 +64,15 @@ impl Wanted {
         self.names().any(|name| name == wanted)
     }
 
+    /// The values of `--iface`.
+    #[must_use]
+    pub fn ifaces(&self) -> &[IfaceArg] {
+        &self.ifaces
+    }
+
     /// Those that are names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.ifaces.iter().filter_map(name)
-    }
-}
-
-fn name(iface: &Iface) -> Option<&str> {
-    match &iface.pattern {
-        Pattern::Name(name) => Some(name),
-        Pattern::Wild(_) => None,
+        self.ifaces.iter().filter_map(IfaceArg::name)
     }
 }
 

@@ -58,7 +58,7 @@ fn next_frame<R: Read>(capture: &mut PcapNgReader<R>) -> Option<(String, u128, V
 fn frames_are_counted_and_captured_in_order_and_a_stop_drains_the_socket() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sink-in-order.pcapng");
     let mut arguments = arguments(&["-w", path.to_str().unwrap()]);
-    arguments.listen = "127.0.0.1:0".parse().unwrap();
+    arguments.listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
     let sink = Sink::open(&arguments).unwrap();
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     sender.connect(sink.local_addr().unwrap()).unwrap();
@@ -99,7 +99,7 @@ fn frames_are_counted_and_captured_in_order_and_a_stop_drains_the_socket() {
 #[test]
 fn a_limit_ends_it_in_the_middle_of_a_batch() {
     let mut arguments = arguments(&["--limit", "3"]);
-    arguments.listen = "127.0.0.1:0".parse().unwrap();
+    arguments.listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
     let sink = Sink::open(&arguments).unwrap();
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
     for payload in [datagram(1, &[0; 60]), vec![0; 4]].iter().cycle().take(20) {
@@ -114,7 +114,7 @@ fn a_limit_ends_it_in_the_middle_of_a_batch() {
 fn a_duration_ends_it_with_an_empty_capture_that_readers_take() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sink-empty.pcapng");
     let mut arguments = arguments(&["--duration", "20ms", "-w", path.to_str().unwrap()]);
-    arguments.listen = "127.0.0.1:0".parse().unwrap();
+    arguments.listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
     let (stop, _request) = io::pipe().unwrap();
     let tally = Sink::open(&arguments).unwrap().run(stop.as_fd()).unwrap();
     assert_eq!(tally.datagrams, 0);
@@ -211,7 +211,7 @@ fn a_frame_reaches_a_pipe_at_once_and_the_report_stays_out_of_it() {
     assert_eq!(code, Some(0), "{rest}");
     assert_eq!(
         rest,
-        "{\"schema\":1,\"datagrams\":1,\"frames\":1,\"bytes\":22,\"malformed\":0,\"vnis\":{\"4242\":1},\"kernel_drops\":0}\n"
+        "{\"schema\":1,\"datagrams\":1,\"frames\":1,\"bytes\":22,\"malformed\":0,\"control\":0,\"vnis\":{\"4242\":1},\"kernel_drops\":0}\n"
     );
     assert_eq!(next_frame(&mut capture), None, "nothing but the capture on standard output");
 }

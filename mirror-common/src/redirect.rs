@@ -5,13 +5,13 @@
 //! the agent's own, where something is left to do that only the kernel's stack does: cutting a super-frame,
 //! completing a checksum, finding a neighbour, fragmenting.
 
-/// Bytes of the longest headers: Ethernet, IPv6, UDP, VXLAN.
-pub const HEADERS_MAX: usize = 72;
+/// Room for the longest headers: Ethernet, IPv6, UDP, GENEVE with its option, 90 bytes; a multiple of 8.
+pub const HEADERS_MAX: usize = 96;
 
-/// Bytes of the headers from Ethernet to VXLAN, over IPv4.
-pub const HEADERS_V4: u32 = 50;
+/// Bytes of the headers from Ethernet to UDP, over IPv4: where the tunnel's own begin.
+pub const TO_TUNNEL_V4: u32 = 42;
 /// The same, over IPv6.
-pub const HEADERS_V6: u32 = 70;
+pub const TO_TUNNEL_V6: u32 = 62;
 
 /// Templates that take turns: a hook that still reads one is done with it long before its turn comes again.
 pub const TEMPLATES: usize = 8;
@@ -34,7 +34,7 @@ pub struct Template {
     /// The longest packet that the path takes, in bytes of IP.
     pub packet_max: u32,
     /// Sum of what of the checksummed does not change, as `bpf_csum_diff` adds up: of the IPv4 header, or of the
-    /// pseudo-header, UDP header and VXLAN header over IPv6.
+    /// pseudo-header, and of everything from UDP on, over IPv6.
     pub sum: u32,
     /// UDP port that the segmenter sends to, in host order.
     pub segmenter_port: u32,
@@ -65,7 +65,7 @@ impl Template {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelKey {
-    /// VXLAN network identifier.
+    /// Network identifier.
     pub id: u32,
     /// IPv4 address in host order in the first word, or IPv6 address in wire order.
     pub remote: [u32; 4],
@@ -110,6 +110,17 @@ pub struct Handoff {
     pub len: u32,
     /// What went wrong on the way: an errno above 0, or 0.
     pub error: u32,
+    /// Network identifier of the frame's interface; valid where the clone goes to the segmenter, and where interfaces
+    /// have their own.
+    pub vni: u32,
+    /// 1 where the frame's VLAN tag is in the metadata.
+    pub is_tagged: u32,
+    /// Number of the frame's interface; this and what follows is valid where headers tell.
+    pub ifindex: u32,
+    /// [`Direction`](crate::record::Direction) as a number.
+    pub direction: u32,
+    /// When the frame was seen: nanoseconds since 1970.
+    pub time_ns: u64,
     /// What the segmenter made of the clone: valid from [`stage::SEGMENTER`] on.
     pub made: Made,
 }

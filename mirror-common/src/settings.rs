@@ -95,12 +95,29 @@ pub struct Redirect {
     pub cpu_bits: u32,
     /// By which this agent's probes are known: at random.
     pub cookie: [u32; 2],
+    /// Bytes between UDP and a frame.
+    pub tunnel_len: u32,
+    /// 1 where that is GENEVE; 0 where it is VXLAN.
+    pub is_geneve: u32,
+    /// 1 where headers have the option with time, length, direction and interface.
+    pub has_metadata: u32,
+    /// 1 where interfaces have network identifiers of their own.
+    pub has_vnis: u32,
 }
 
 impl Redirect {
     /// Frames go into rings.
-    pub const OFF: Self =
-        Self { is_on: 0, is_v6: 0, oversize: oversize::FRAGMENT, cpu_bits: 0, cookie: [0; 2] };
+    pub const OFF: Self = Self {
+        is_on: 0,
+        is_v6: 0,
+        oversize: oversize::FRAGMENT,
+        cpu_bits: 0,
+        cookie: [0; 2],
+        tunnel_len: 0,
+        is_geneve: 0,
+        has_metadata: 0,
+        has_vnis: 0,
+    };
 }
 
 /// What becomes of a datagram that is longer than the path takes.

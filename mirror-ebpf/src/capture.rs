@@ -91,6 +91,9 @@ pub fn capture(skb: Skb, direction: Direction, is_limited: bool) {
             },
             needs_stack: tag != 0 || skb.gso_size() != 0 || checksum != 0 || may_need,
             segmentation,
+            ifindex,
+            direction,
+            is_tagged: tag != 0,
         };
         return redirect::send(skb, &traits, counters);
     }

@@ -16,6 +16,7 @@ use mirror_common::{
 };
 
 use crate::{
+    geneve,
     maps::{CURRENT, TEMPLATE, setting},
     redirect::{ENOBUFS, headers_len},
     segmenter::discard,
@@ -150,6 +151,12 @@ fn finish(skb: Skb, place: &Place, handoff: &mut Handoff) -> i64 {
         unsafe { bpf_skb_store_bytes(skb.as_ptr().cast(), place.udp, (&raw const ports).cast(), 4, 0) };
     if result != 0 {
         return result;
+    }
+    if setting!(redirect.is_geneve) != 0 {
+        let result = geneve::replace_vxlan(skb, place.udp, handoff);
+        if result != 0 {
+            return result;
+        }
     }
     if handoff.made.ends_early == 0 && skb.len() <= whole {
         return 0;

@@ -9,9 +9,11 @@ use aya_ebpf::{
     },
 };
 use mirror_common::{
-    flow, own,
-    redirect::{Halves, Handoff, TEMPLATES, stage},
-    udp, vxlan,
+    flow,
+    geneve::Metadata,
+    own,
+    redirect::{HEADERS_MAX, Halves, Handoff, TEMPLATES, TO_TUNNEL_V4, TO_TUNNEL_V6, stage},
+    udp,
 };
 
 use crate::{
@@ -89,13 +91,15 @@ fn put_headers(skb: Skb, handoff: &Handoff) -> i64 {
     if result != 0 {
         return result;
     }
-    let udp_len = (len + (udp::HEADER_LEN + vxlan::HEADER_LEN) as u32) as u16;
+    let udp_len = (len + udp::HEADER_LEN as u32 + setting!(redirect.tunnel_len)) as u16;
     let port = flow::source_port(handoff.flow_hash);
     // Halves in wire order: IP at 7, UDP at 17 or 27.
     let Halves(mut headers) = template.headers;
     if is_v6 {
+        let told = put_told(&mut headers, TO_TUNNEL_V6 as usize / 2, handoff);
         let checksum = fold(
             u64::from(template.sum)
+                + told
                 + u64::from(frame_sum)
                 + 2 * u64::from(udp_len.to_be())
                 + u64::from(port.to_be()),
@@ -106,6 +110,7 @@ fn put_headers(skb: Skb, handoff: &Handoff) -> i64 {
         // 0 would say that there is none (RFC 8200 section 8.1).
         headers[27 + 3] = if checksum == 0xffff { 0xffff } else { !checksum };
     } else {
+        put_told(&mut headers, TO_TUNNEL_V4 as usize / 2, handoff);
         let total = udp_len + IPV4_LEN;
         let id = draw_id();
         headers[7 + 1] = total.to_be();
@@ -131,6 +136,43 @@ fn put_headers(skb: Skb, handoff: &Handoff) -> i64 {
         (*skb.as_ptr()).mark = own::MARK;
     }
     0
+}
+
+/// Puts what differs from frame to frame into the tunnel's header, which begins at half `at`. Returns the sum of it.
+#[inline(always)]
+fn put_told(headers: &mut [u16; HEADERS_MAX / 2], at: usize, handoff: &Handoff) -> u64 {
+    let mut sum = 0;
+    let mut put = |index: usize, half: u16| {
+        headers[index] = half.to_be();
+        sum += u64::from(half.to_be());
+    };
+    if setting!(redirect.has_vnis) != 0 {
+        put(at + 2, (handoff.vni >> 8) as u16);
+        put(at + 3, (handoff.vni << 8) as u16);
+    }
+    if setting!(redirect.has_metadata) != 0 {
+        let words = metadata(handoff, handoff.len).words();
+        // Behind the header of GENEVE and that of the option.
+        let data = [(handoff.time_ns >> 32) as u32, handoff.time_ns as u32, words[0], words[1]];
+        let mut index = at + 6;
+        for word in data {
+            put(index, (word >> 16) as u16);
+            put(index + 1, word as u16);
+            index += 2;
+        }
+    }
+    sum
+}
+
+/// What is told of a frame that had `wire_len` bytes on the wire.
+#[inline(always)]
+pub fn metadata(handoff: &Handoff, wire_len: u32) -> Metadata {
+    Metadata {
+        time_ns: handoff.time_ns,
+        wire_len,
+        direction: handoff.direction as u16,
+        ifindex: handoff.ifindex,
+    }
 }
 
 /// The sum of the first `len` bytes, as `bpf_csum_diff` adds up, below 2^32.

@@ -10,6 +10,7 @@ mod datagram;
 mod datagrams;
 mod encapsulate;
 mod filter;
+mod geneve;
 mod maps;
 mod offload;
 mod own_traffic;

@@ -77,6 +77,14 @@ pub static SIGHTINGS: Array<Sighting, 1> = Array::new();
 #[btf_map]
 pub static LEFT: Array<i64, 1> = Array::new();
 
+/// What has to be added to `CLOCK_MONOTONIC` to get nanoseconds since 1970. Where headers tell.
+#[btf_map]
+pub static CLOCK: Array<i64, 1> = Array::new();
+
+/// Network identifiers by interface. Where they have some of their own.
+#[btf_map]
+pub static VNIS: HashMap<u32, u32, 4096, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
 /// Of the last IPv4 datagram, before the processor's number.
 #[btf_map]
 pub static IDS: PerCpuArray<u32, 1> = PerCpuArray::new();

@@ -5,20 +5,20 @@
 
 use core::arch::asm;
 
-use aya_ebpf::helpers::generated::bpf_clone_redirect;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_clone_redirect};
 use mirror_common::{
     bytes::Bytes as _,
     counters::HookCounters,
     headers::Headers,
     ip,
-    record::Segmentation,
-    redirect::{HEADERS_V4, HEADERS_V6, Handoff, Made, TEMPLATES, stage},
+    record::{Direction, Segmentation},
+    redirect::{Handoff, Made, TEMPLATES, TO_TUNNEL_V4, TO_TUNNEL_V6, Template, stage},
     settings::oversize,
     udp,
 };
 
 use crate::{
-    maps::{CURRENT, ERRORS, HANDOFF, LEFT, TEMPLATE, setting},
+    maps::{CLOCK, CURRENT, ERRORS, HANDOFF, LEFT, TEMPLATE, VNIS, setting},
     probe::is_probe,
     skb::Skb,
 };
@@ -41,6 +41,10 @@ pub struct Traits {
     /// Whether the kernel's stack has something left to do: cut it, complete it, or put its tag back.
     pub needs_stack: bool,
     pub segmentation: Segmentation,
+    pub ifindex: u32,
+    pub direction: Direction,
+    /// Whether its VLAN tag is in the metadata.
+    pub is_tagged: bool,
 }
 
 /// What the hook meets where datagrams leave through an interface that is mirrored too.
@@ -67,10 +71,29 @@ pub fn meet(skb: Skb, is_marked: bool) -> Met {
     }
 }
 
-/// Bytes of the headers from Ethernet to VXLAN.
+/// Bytes of all outer headers, from Ethernet on.
 #[inline(always)]
 pub fn headers_len() -> u32 {
-    if setting!(redirect.is_v6) == 0 { HEADERS_V4 } else { HEADERS_V6 }
+    let to_tunnel = if setting!(redirect.is_v6) == 0 { TO_TUNNEL_V4 } else { TO_TUNNEL_V6 };
+    to_tunnel + setting!(redirect.tunnel_len)
+}
+
+/// The network of an interface.
+#[inline(always)]
+fn vni_of(ifindex: u32, template: &Template) -> u32 {
+    if setting!(redirect.has_vnis) == 0 {
+        return template.tunnel.id;
+    }
+    // SAFETY: the value stays in place while a program runs; user space removes it after the interface's hooks.
+    VNIS.get_ptr(ifindex).map_or(template.tunnel.id, |vni| unsafe { *vni })
+}
+
+/// The time of day, in nanoseconds since 1970.
+#[inline(always)]
+fn time_of_day() -> u64 {
+    let Some(since_epoch) = CLOCK.get_ptr(0) else { return 0 };
+    // SAFETY: an aligned number, which user space replaces; the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns().wrapping_add_signed(since_epoch.read_volatile()) }
 }
 
 /// Bytes of the longest segment of a frame with these headers that is cut into `gso_size` bytes of payload each, without
@@ -157,6 +180,7 @@ fn send_with(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut Ho
     } else {
         (stage::STRAIGHT, template.ifindex)
     };
+    let (has_vnis, has_metadata) = (setting!(redirect.has_vnis) != 0, setting!(redirect.has_metadata) != 0);
     // SAFETY: as above.
     unsafe {
         (*handoff).stage = stage;
@@ -165,6 +189,15 @@ fn send_with(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut Ho
         (*handoff).kept = kept;
         (*handoff).len = skb.len();
         (*handoff).error = 0;
+        if needs_stack || has_vnis {
+            (*handoff).vni = vni_of(traits.ifindex, template);
+        }
+        if has_metadata {
+            (*handoff).is_tagged = u32::from(traits.is_tagged);
+            (*handoff).ifindex = traits.ifindex;
+            (*handoff).direction = traits.direction as u32;
+            (*handoff).time_ns = time_of_day();
+        }
         if needs_stack {
             (*handoff).made = Made::default();
         }
@@ -194,11 +227,12 @@ fn send_with(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut Ho
     if refusal != 0 {
         return fail(counters, refusal);
     }
+    let payload = skb.len().min(kept) + setting!(redirect.tunnel_len);
     // SAFETY: as for `counters` above.
     unsafe {
         (*counters).sent += 1;
         (*counters).datagrams += 1;
-        (*counters).payload += u64::from(skb.len().min(kept) + mirror_common::vxlan::HEADER_LEN as u32);
+        (*counters).payload += u64::from(payload);
         (*counters).truncated += u64::from(skb.len() > kept);
     }
 }

@@ -2,10 +2,10 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_INGRESS, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_UNSPEC},
-    helpers::generated::{bpf_redirect, bpf_skb_set_tunnel_key},
+    helpers::generated::{bpf_redirect, bpf_skb_change_head, bpf_skb_set_tunnel_key},
 };
 use mirror_common::{
-    own,
+    geneve, own,
     redirect::{TEMPLATES, TunnelKey, stage},
 };
 
@@ -29,6 +29,7 @@ pub fn address(skb: Skb) -> i32 {
     // The helper wants it on the stack or in a map, and the map's is shared.
     // SAFETY: the array's values stay in place, and user space does not write to the one in use.
     let mut key: TunnelKey = unsafe { (*template).tunnel };
+    key.id = handoff.vni;
     let flags = if setting!(redirect.is_v6) == 0 { BPF_F_ZERO_CSUM_TX } else { BPF_F_TUNINFO_IPV6 };
     // SAFETY: the context is valid, and the key has as many bytes.
     let result = unsafe {
@@ -42,6 +43,15 @@ pub fn address(skb: Skb) -> i32 {
     if result != 0 {
         handoff.error = (-result) as u32;
         return SHOT;
+    }
+    if setting!(redirect.has_metadata) != 0 {
+        // Room for the option, between the device's header and the frame: see `crate::geneve`.
+        // SAFETY: the context is valid.
+        let result = unsafe { bpf_skb_change_head(skb.as_ptr(), geneve::OPTION_LEN as u32, 0) };
+        if result != 0 {
+            handoff.error = (-result) as u32;
+            return SHOT;
+        }
     }
     // SAFETY: the context is valid.
     unsafe { (*skb.as_ptr()).mark = own::MARK };

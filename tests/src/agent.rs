@@ -16,7 +16,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use crate::{host::Host, report::Report};
+use crate::{geneve, host::Host, lab::VXLAN_PORT, report::Report};
 
 /// How long the agent may take to load and attach, on a busy machine.
 const START: Duration = Duration::from_secs(20);
@@ -351,6 +351,13 @@ fn path(arguments: &str) -> Vec<String> {
 #[must_use]
 pub fn is_redirecting() -> bool {
     std::env::var("MIRROR_TEST_PATH").is_ok_and(|path| path.contains("redirect"))
+}
+
+/// The port that the agent sends to where nothing else is said: GENEVE's where `MIRROR_TEST_PATH` asks for that.
+#[must_use]
+pub fn sensor_port() -> u16 {
+    let is_geneve = std::env::var("MIRROR_TEST_PATH").is_ok_and(|path| path.contains("geneve"));
+    if is_geneve { geneve::PORT } else { VXLAN_PORT }
 }
 
 /// Runs the agent to its own end.

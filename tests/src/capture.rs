@@ -32,7 +32,20 @@ impl Capture {
     pub fn start(host: &Host, iface: &str, path: &Path, filter: &str) -> Self {
         let mut child = host
             .command("tcpdump")
-            .args(["-n", "-Z", "root", "-s", SNAPLEN, "-B", BUFFER, "--immediate-mode", "-i", iface, "-w"])
+            .args([
+                "-n",
+                "--nano",
+                "-Z",
+                "root",
+                "-s",
+                SNAPLEN,
+                "-B",
+                BUFFER,
+                "--immediate-mode",
+                "-i",
+                iface,
+                "-w",
+            ])
             .arg(path)
             .args(filter.split_whitespace())
             .stdin(Stdio::null())

@@ -190,7 +190,7 @@ mod tests {
         let mut check = Check::new(numbers);
         for (port, frame) in frames {
             let source = (ROUTER_UPLINK.parse::<IpAddr>().unwrap(), *port).into();
-            check.look(Datagram { source, vni: DEFAULT_VNI, frame, time: 0 });
+            check.look(Datagram { source, vni: DEFAULT_VNI, told: None, frame, time: 0 });
         }
         check
     }

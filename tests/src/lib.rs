@@ -42,6 +42,7 @@ pub mod filters;
 pub mod flows;
 pub mod frames;
 pub mod generator;
+pub mod geneve;
 pub mod holdings;
 pub mod host;
 pub mod injector;

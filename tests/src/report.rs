@@ -41,6 +41,8 @@ pub struct Interface {
     pub name: String,
     pub seen: u64,
     pub bytes: u64,
+    /// Where it has a network of its own.
+    pub vni: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -146,8 +148,8 @@ impl Report {
         assert!(hooks.contains(&&*self.hook), "{self:#?}");
         assert_eq!(self.replay.is_some(), self.mode == "replay", "{self:#?}");
         // A run that writes a capture has neither encapsulation nor destination.
-        let encap = if self.destinations.is_empty() { "none" } else { "vxlan" };
-        assert_eq!(self.encap, encap, "{self:#?}");
+        let encaps: &[&str] = if self.destinations.is_empty() { &["none"] } else { &["vxlan", "geneve"] };
+        assert!(encaps.contains(&&*self.encap), "{self:#?}");
         assert!(self.duration_s > 0.0 && self.duration_s < 3600.0, "{self:#?}");
     }
 }
@@ -159,6 +161,7 @@ pub struct SinkReport {
     pub frames: u64,
     pub bytes: u64,
     pub malformed: u64,
+    pub control: u64,
     pub vnis: BTreeMap<String, u64>,
     pub kernel_drops: u64,
 }

@@ -1,4 +1,4 @@
-//! The receiving end: a UDP socket that opens VXLAN, written apart from the agent's own sink.
+//! The receiving end: a UDP socket that opens VXLAN or GENEVE, written apart from the agent's own sink.
 
 use std::{
     io,
@@ -14,7 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{host::Host, lab::VXLAN_PORT, vxlan};
+use crate::{
+    agent,
+    geneve::{self, Told},
+    host::Host,
+    vxlan,
+};
 
 /// Datagrams taken from the kernel at once.
 const BATCH: usize = 64;
@@ -30,6 +35,8 @@ const QUIET: Duration = Duration::from_millis(150);
 pub struct Datagram<'a> {
     pub source: SocketAddr,
     pub vni: u32,
+    /// What GENEVE tells of the frame.
+    pub told: Option<Told>,
     /// The frame inside.
     pub frame: &'a [u8],
     /// When the kernel got it: nanoseconds since 1970.
@@ -42,7 +49,7 @@ pub struct Totals {
     pub datagrams: u64,
     /// UDP payload.
     pub bytes: u64,
-    /// Not VXLAN.
+    /// Not VXLAN, or not GENEVE.
     pub malformed: u64,
     /// Thrown away by the kernel because this program was too slow: nothing can be said then.
     pub kernel_drops: u64,
@@ -57,16 +64,17 @@ pub struct Sensor<S> {
 }
 
 impl<S: Send + 'static> Sensor<S> {
-    /// Listens on port 4789 of every address of `host`, IPv4 and IPv6,, and hands every VXLAN datagram to `look`.
+    /// Listens on port 4789, or that of GENEVE where the tests of a path are run for it, of every address of `host`, IPv4
+    /// and IPv6, and hands every datagram to `look`.
     ///
     /// # Panics
     /// Where the port is taken.
     #[must_use]
     pub fn start(host: &Host, state: S, look: impl FnMut(&mut S, Datagram<'_>) + Send + 'static) -> Self {
-        Self::start_on(host, VXLAN_PORT, state, look)
+        Self::start_on(host, agent::sensor_port(), state, look)
     }
 
-    /// As [`Sensor::start`], on another port.
+    /// As [`Sensor::start`], on another port; GENEVE is what comes to GENEVE's.
     ///
     /// # Panics
     /// Where the port is taken.
@@ -93,8 +101,14 @@ impl<S: Send + 'static> Sensor<S> {
                     let (source, payload, time) = receiver.datagram(slot);
                     totals.datagrams += 1;
                     totals.bytes += payload.len() as u64;
-                    match vxlan::open(payload) {
-                        Some((vni, frame)) => look(&mut state, Datagram { source, vni, frame, time }),
+                    let opened = match port {
+                        geneve::PORT => geneve::open(payload),
+                        _ => vxlan::open(payload).map(|(vni, frame)| (vni, None, frame)),
+                    };
+                    match opened {
+                        Some((vni, told, frame)) => {
+                            look(&mut state, Datagram { source, vni, told, frame, time });
+                        }
                         None => totals.malformed += 1,
                     }
                 }
@@ -311,7 +325,7 @@ mod tests {
         let _turn = lock::shared();
         let lab = Lab::new();
         let socket = lab.sensor.within(|| {
-            let socket = open(VXLAN_PORT);
+            let socket = open(4789);
             set(&socket, libc::SO_RCVBUFFORCE, 10_000);
             socket
         });

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{host::Host, lab::VXLAN_PORT, scratch::Scratch};
+use crate::{geneve, host::Host, lab::VXLAN_PORT, scratch::Scratch};
 
 /// How long it may take to start or to end, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +39,7 @@ app-layer:
     http: { enabled: yes }
 decoder:
   vxlan: { enabled: true, ports: '4789' }
+  geneve: { enabled: true, ports: '6081' }
   teredo: { enabled: false }
 af-packet:
   - interface: eth0
@@ -224,8 +225,8 @@ fn seen(events: &str) -> Seen {
             seen.stats = event["stats"].clone();
         }
         // The datagrams are flows, too; and hosts resolve addresses when they like.
-        if event["event_type"] != "flow" || event["dest_port"] == VXLAN_PORT || event["proto"] == "IPv6-ICMP"
-        {
+        let is_datagram = event["dest_port"] == VXLAN_PORT || event["dest_port"] == geneve::PORT;
+        if event["event_type"] != "flow" || is_datagram || event["proto"] == "IPv6-ICMP" {
             continue;
         }
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

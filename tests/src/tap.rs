@@ -1,6 +1,6 @@
 //! Counts frames on an interface without reading them: exact at any load.
 
-use crate::{host::Host, lab::VXLAN_PORT, packet_socket::PacketSocket};
+use crate::{agent::sensor_port, host::Host, packet_socket::PacketSocket};
 
 /// A counter, from when it is made.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ fn vxlan(packet_type: u32) -> [libc::sock_filter; 10] {
         load(libc::BPF_B, 14 + 9),
         equal(17, 3),
         load(libc::BPF_H, 14 + 22),
-        equal(u32::from(VXLAN_PORT), 1),
+        equal(u32::from(sensor_port()), 1),
         op(libc::BPF_RET | libc::BPF_K, u32::MAX, 0, 0),
         op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
     ]

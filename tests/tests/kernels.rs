@@ -22,6 +22,7 @@ use mirror_tests::{
     flows::{self, Streams},
     frames,
     generator::Generator,
+    geneve,
     lab::{Lab, MIRRORED, ROUTER, RUN, UPLINK, VXLAN_PORT},
     lock,
     scratch::Scratch,
@@ -40,109 +41,129 @@ struct Path {
     sees_egress: bool,
     /// Whether the stack's pieces reach the hook: a veth pair cuts them for a native XDP program.
     sees_super_frames: bool,
+    /// Where its datagrams go: GENEVE's port, or VXLAN's.
+    port: u16,
     /// Whether this kernel has all that the path needs, found out without the agent.
     is_possible: fn(&Lab) -> bool,
 }
 
 /// A path is a module with all the tests: the table shows them by its name.
+/// Tests of [`PATH`], by name.
+macro_rules! tests {
+    ($($test:ident)*) => {
+        $(#[test]
+        fn $test() {
+            super::$test(&PATH);
+        })*
+    };
+}
+
+/// What every path has to show.
+macro_rules! whole {
+    () => {
+        datagrams! {}
+        tests! { nothing_stays next_start_after_kill_9_leaves_nothing }
+    };
+}
+
+/// What another encapsulation has to.
+macro_rules! datagrams {
+    () => {
+        tests! {
+            frames_arrive_unchanged_and_in_order
+            tcp_with_offloads_on_arrives_in_segments
+            own_datagrams_are_not_mirrored
+        }
+    };
+}
+
+/// A module for each path, with tests of its own besides. Those go by the program on the hook: a path that has the same
+/// program as another one has others.
 macro_rules! paths {
-    ($($name:ident: $path:expr;)*) => {
+    ($($name:ident $base:ident [$($more:ident)*]: $path:expr;)*) => {
         $(mod $name {
             use super::*;
 
             const PATH: Path = $path;
 
-            #[test]
-            fn frames_arrive_unchanged_and_in_order() {
-                super::frames_arrive_unchanged_and_in_order(&PATH);
-            }
-
-            #[test]
-            fn tcp_with_offloads_on_arrives_in_segments() {
-                super::tcp_with_offloads_on_arrives_in_segments(&PATH);
-            }
-
-            #[test]
-            fn own_datagrams_are_not_mirrored() {
-                super::own_datagrams_are_not_mirrored(&PATH);
-            }
-
-            #[test]
-            fn what_the_filter_refuses_is_left_out() {
-                super::what_the_filter_refuses_is_left_out(&PATH);
-            }
-
-            #[test]
-            fn what_is_left_out_is_counted() {
-                super::what_is_left_out_is_counted(&PATH);
-            }
-
-            #[test]
-            fn interfaces_of_a_pattern_are_mirrored_as_they_come() {
-                super::interfaces_of_a_pattern_are_mirrored_as_they_come(&PATH);
-            }
-
-            #[test]
-            fn nothing_stays() {
-                super::nothing_stays(&PATH);
-            }
-
-            #[test]
-            fn next_start_after_kill_9_leaves_nothing() {
-                super::next_start_after_kill_9_leaves_nothing(&PATH);
-            }
+            $base! {}
+            tests! { $($more)* }
         })*
     };
 }
 
 paths! {
-    ring_tc_tcx: Path {
+    ring_tc_tcx whole [interfaces_of_a_pattern_are_mirrored_as_they_come]: Path {
         arguments: "--attach tcx",
         mode: "ring",
         hook: "tc",
         sees_egress: true,
         sees_super_frames: true,
+        port: VXLAN_PORT,
         is_possible: |lab| bpf::has_tcx(&lab.router, lab.mirrored_index),
     };
-    ring_tc_clsact: Path {
+    ring_tc_clsact whole [what_the_filter_refuses_is_left_out what_is_left_out_is_counted]: Path {
         arguments: "--attach clsact",
         mode: "ring",
         hook: "tc",
         sees_egress: true,
         sees_super_frames: true,
+        port: VXLAN_PORT,
         is_possible: |_| true,
     };
     // XDP sees what the host receives only.
-    ring_xdp_native: Path {
+    ring_xdp_native whole [what_the_filter_refuses_is_left_out what_is_left_out_is_counted]: Path {
         arguments: "--hook xdp --xdp-attach native",
         mode: "ring",
         hook: "xdp",
         sees_egress: false,
         sees_super_frames: false,
+        port: VXLAN_PORT,
         is_possible: |_| true,
     };
-    ring_xdp_generic: Path {
+    ring_xdp_generic whole [what_the_filter_refuses_is_left_out interfaces_of_a_pattern_are_mirrored_as_they_come]: Path {
         arguments: "--hook xdp --xdp-attach generic",
         mode: "ring",
         hook: "xdp",
         sees_egress: false,
         sees_super_frames: true,
+        port: VXLAN_PORT,
         is_possible: |_| true,
     };
-    redirect_tc_tcx: Path {
+    redirect_tc_tcx whole []: Path {
         arguments: "--mode redirect --attach tcx",
         mode: "redirect",
         hook: "tc",
         sees_egress: true,
         sees_super_frames: true,
+        port: VXLAN_PORT,
         is_possible: |lab| bpf::has_tcx(&lab.router, lab.mirrored_index),
     };
-    redirect_tc_clsact: Path {
+    ring_geneve datagrams []: Path {
+        arguments: "--encap geneve",
+        mode: "ring",
+        hook: "tc",
+        sees_egress: true,
+        sees_super_frames: true,
+        port: geneve::PORT,
+        is_possible: |_| true,
+    };
+    redirect_geneve datagrams []: Path {
+        arguments: "--mode redirect --encap geneve",
+        mode: "redirect",
+        hook: "tc",
+        sees_egress: true,
+        sees_super_frames: true,
+        port: geneve::PORT,
+        is_possible: |_| true,
+    };
+    redirect_tc_clsact whole [what_the_filter_refuses_is_left_out what_is_left_out_is_counted interfaces_of_a_pattern_are_mirrored_as_they_come]: Path {
         arguments: "--mode redirect --attach clsact",
         mode: "redirect",
         hook: "tc",
         sees_egress: true,
         sees_super_frames: true,
+        port: VXLAN_PORT,
         is_possible: |_| true,
     };
 }
@@ -169,7 +190,12 @@ fn frames_arrive_unchanged_and_in_order(path: &Path) {
     let _turn = lock::shared();
     let lab = Lab::new();
     let all = if path.sees_egress { 2 * FRAMES } else { FRAMES };
-    let sensor = Sensor::start(&lab.sensor, Check::new(0..all), |check, datagram| check.look(datagram));
+    let has_metadata = path.port == geneve::PORT;
+    let sensor = Sensor::start_on(&lab.sensor, path.port, Check::new(0..all), move |check, datagram| {
+        let wire_len = datagram.told.map(|told| told.wire_len as usize);
+        assert_eq!(wire_len, has_metadata.then_some(datagram.frame.len()));
+        check.look(datagram);
+    });
     let Some(agent) = path.start(&lab, "") else { return };
     Generator::new("eth0").rate(5_000).send(&lab.client, 0..FRAMES);
     Generator::new(MIRRORED).rate(5_000).through_hooks().send(&lab.router, FRAMES..2 * FRAMES);
@@ -190,7 +216,10 @@ fn tcp_with_offloads_on_arrives_in_segments(path: &Path) {
     let _turn = lock::shared();
     let lab = Lab::new();
     wire::settle(&lab);
-    let sensor = Sensor::start(&lab.sensor, (Streams::default(), 0), |(streams, longest), datagram| {
+    let state = (Streams::default(), 0);
+    let sensor = Sensor::start_on(&lab.sensor, path.port, state, |(streams, longest), datagram| {
+        let told = datagram.told.map_or(datagram.frame.len(), |told| told.wire_len as usize);
+        assert_eq!(told, datagram.frame.len(), "bytes of a segment");
         streams.look(datagram.frame);
         *longest = datagram.frame.len().max(*longest);
     });
@@ -233,12 +262,14 @@ fn own_datagrams_are_not_mirrored(path: &Path) {
     const FRAMES: u64 = 1_000;
     let _turn = lock::shared();
     let lab = Lab::new();
-    let sensor = Sensor::keeping(&lab.sensor);
+    let sensor = Sensor::start_on(&lab.sensor, path.port, Vec::new(), |frames: &mut Vec<_>, datagram| {
+        frames.push(datagram.frame.to_vec());
+    });
     let Some(agent) = path.start(&lab, &format!("--iface {UPLINK}")) else { return };
     Generator::new("eth0").rate(2_000).send(&lab.client, 0..FRAMES);
     let report = agent.stop_and_report();
     let (received, totals) = sensor.finish();
-    let echoes = received.iter().filter(|frame| is_mirror_traffic(frame)).count();
+    let echoes = received.iter().filter(|frame| is_mirror_traffic(frame, path.port)).count();
     assert_eq!(echoes, 0, "echoes");
     let is_sent = |number| number < FRAMES;
     let crafted = received.iter().filter(|frame| frames::index_of(frame).is_some_and(is_sent)).count();
@@ -273,7 +304,7 @@ fn what_the_filter_refuses_is_left_out(path: &Path) {
     Generator::new("eth0").rate(2_000).send_frames(&lab.client, list);
     // The same again: the program is another one.
     agent.signal(libc::SIGHUP);
-    agent.wait_for_line(&format!("{}: frames meet the filter", file.display()));
+    agent.wait_for_line("frames meet the filter");
     let report = agent.stop_and_report();
     let (received, _) = sensor.finish();
     assert!(received == vec![wanted; FRAMES / 4], "{} frames", received.len());
@@ -282,12 +313,9 @@ fn what_the_filter_refuses_is_left_out(path: &Path) {
     assert_eq!((counts.seen, counts.sent, counts.filtered), (all, sent, all - sent), "{counts:?}");
 }
 
-/// An IPv4 datagram without options to the VXLAN port, which no crafted frame is.
-fn is_mirror_traffic(frame: &[u8]) -> bool {
-    frame.len() > 42
-        && frame[12..14] == [0x08, 0]
-        && frame[23] == 17
-        && frame[36..38] == VXLAN_PORT.to_be_bytes()
+/// An IPv4 datagram without options to the sensor's port, which no crafted frame is.
+fn is_mirror_traffic(frame: &[u8], port: u16) -> bool {
+    frame.len() > 42 && frame[12..14] == [0x08, 0] && frame[23] == 17 && frame[36..38] == port.to_be_bytes()
 }
 
 /// Sampling leaves out whole connections, and the budget what is too much.

@@ -14,9 +14,11 @@ use std::{
 };
 
 use mirror_tests::{
+    agent,
     analysis::Analysis,
     command,
     flows::{BLOCK, Stream, digest},
+    geneve,
     host::Host,
     lab::{Lab, ROUTER, UPLINK},
     lock,
@@ -26,14 +28,16 @@ use mirror_tests::{
 };
 
 /// A frame of the mirrored interface, 1500 bytes behind its Ethernet header, just fits into a datagram.
-const UPLINK_MTU: u32 = 1500 + 50;
+fn uplink_mtu() -> u32 {
+    1500 + if agent::sensor_port() == geneve::PORT { 70 } else { 50 }
+}
 /// Most bytes of TCP payload in a frame with time stamps.
 const SEGMENT: usize = 1448;
 
 fn lab() -> Lab {
     let lab = Lab::new();
-    lab.router.mtu(UPLINK, UPLINK_MTU);
-    lab.sensor.mtu("eth0", UPLINK_MTU);
+    lab.router.mtu(UPLINK, uplink_mtu());
+    lab.sensor.mtu("eth0", uplink_mtu());
     wire::settle(&lab);
     lab
 }

@@ -5,13 +5,15 @@
 use std::{collections::BTreeMap, fs, net::UdpSocket, path::Path, process::Child};
 
 use mirror_tests::{
+    agent, captures,
     generator::Generator,
+    host::Host,
     lab::{CLIENT, DEFAULT_VNI, Lab, ROUTER, SENSOR},
-    lock, pcap,
+    lock, pcap, replay,
     scratch::Scratch,
     super_frames::{self, ACK, Cut, PSH, SuperFrame, TIME_STAMP, Transport},
     suricata::{Counts, Flow, Suricata},
-    vxlan,
+    tshark, vxlan,
     web::WebServer,
     wire,
 };
@@ -56,6 +58,44 @@ fn assert_same(mirrored: &Flows, on_the_wire: &Flows) {
         mirror.join("\n"),
         wire.join("\n")
     );
+}
+
+/// An option that it does not know keeps Suricata from nothing.
+#[test]
+fn suricata_sees_the_same_in_geneve_as_in_vxlan() {
+    const FRAMES: u64 = 3_000;
+    let Some(suricata) = Suricata::find() else { return };
+    let _turn = lock::shared();
+    let (host, scratch) = (Host::new("host"), Scratch::new());
+    let source = scratch.path("source.pcap");
+    captures::crafted(FRAMES, 1_000).save(&source);
+    let [in_vxlan, mut in_geneve] = ["vxlan", "geneve"].map(|encap| {
+        let (to, converted) = (scratch.path("outer.pcapng"), scratch.path("outer.pcap"));
+        let line = format!(
+            "-r {} -w {} --write-outer --encap {encap} --report json",
+            source.display(),
+            to.display()
+        );
+        let report = agent::run(&host, &line, replay::PATIENCE).report();
+        assert_eq!((&*report.encap, report.frames.sent), (encap, FRAMES));
+        tshark::convert(&to, &converted);
+        let seen = suricata.read(&converted);
+        assert_eq!(seen.stat(&format!("decoder.{encap}")), FRAMES, "datagrams");
+        seen
+    });
+    println!("{} flows in {FRAMES} frames", in_geneve.flows.len());
+    assert!(in_geneve.flows.len() > 100, "{} flows", in_geneve.flows.len());
+    for counts in in_geneve.flows.values_mut() {
+        // It counts frames with their Ethernet header here, and in VXLAN without.
+        for (frames, bytes) in [&mut counts.to_server, &mut counts.to_client] {
+            *bytes -= 14 * *frames;
+        }
+    }
+    assert_same(&in_geneve.flows, &in_vxlan.flows);
+    // Its decoder of VXLAN calls all invalid that is not IP, that of GENEVE hands it on.
+    for stat in ["decoder.tcp", "decoder.udp", "decoder.vlan", "tcp.invalid_checksum"] {
+        assert_eq!(in_geneve.stat(stat), in_vxlan.stat(stat), "{stat}");
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub fn test(args: &[OsString]) -> Result<()> {
         ("unit and property tests", unit(args)),
         ("end-to-end tests", end_to_end(args)?),
         ("tests of ring mode in redirect mode", in_redirect_mode(args)?),
+        ("tests of VXLAN with GENEVE", with_geneve(args)?),
     ];
     packages::ensure()?;
     suricata::try_ensure();
@@ -101,6 +102,20 @@ fn in_redirect_mode(args: &[OsString]) -> Result<Command> {
     let mut cargo = tests()?;
     cargo.args(END_TO_END).args(COMMON.iter().flat_map(|name| ["--test", name]));
     cargo.args(["--no-fail-fast", "--"]).args(args).env("MIRROR_TEST_PATH", "--mode redirect");
+    Ok(cargo)
+}
+
+/// The tests of `segments_kinds` in which the kernel's stack has most to do for the agent, before GENEVE is put in the
+/// place of what it made.
+const GENEVE: &[&str] = &["crafted_super_frames", "tag_is_in_metadata"];
+
+fn with_geneve(args: &[OsString]) -> Result<Command> {
+    let mut cargo = tests()?;
+    cargo.args(END_TO_END).args(["--test", "segments_kinds", "--no-fail-fast", "--"]);
+    if args.is_empty() {
+        cargo.args(GENEVE);
+    }
+    cargo.args(args).env("MIRROR_TEST_PATH", "--mode redirect --encap geneve");
     Ok(cargo)
 }
 

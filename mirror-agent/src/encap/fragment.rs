@@ -5,12 +5,12 @@ use std::ops::Range;
 use mirror_common::{checksum::Sum, ip};
 
 use super::{
+    encapsulation::{HEADERS_MAX, Headers},
     outer::{ETHERNET_LEN, LINK_MAX, Outer, Version},
-    vxlan::HEADERS_LEN,
 };
 
 /// Bytes of the longest header in front of a part of a frame.
-pub const HEADER_MAX: usize = LINK_MAX + ip::FRAGMENT_LEN + HEADERS_LEN;
+pub const HEADER_MAX: usize = LINK_MAX + ip::FRAGMENT_LEN + HEADERS_MAX;
 
 /// An IP packet with its Ethernet header: the headers, and which part of the frame follows them.
 #[derive(Clone, Debug)]
@@ -44,8 +44,8 @@ impl Packet {
 #[derive(Clone, Debug)]
 pub struct Packets<'a> {
     outer: &'a Outer,
-    /// UDP and VXLAN.
-    headers: [u8; HEADERS_LEN],
+    /// From UDP on.
+    headers: Headers,
     mtu: usize,
     id: u32,
     /// Bytes of UDP that the packets so far carry, and all of them.
@@ -54,14 +54,8 @@ pub struct Packets<'a> {
 }
 
 impl<'a> Packets<'a> {
-    pub(super) fn new(
-        outer: &'a Outer,
-        headers: [u8; HEADERS_LEN],
-        frame_len: usize,
-        mtu: usize,
-        id: u32,
-    ) -> Self {
-        Self { outer, headers, mtu, id, done: 0, total: HEADERS_LEN + frame_len }
+    pub(super) fn new(outer: &'a Outer, headers: Headers, frame_len: usize, mtu: usize, id: u32) -> Self {
+        Self { outer, headers, mtu, id, done: 0, total: headers.len() + frame_len }
     }
 
     /// Whether no packet is left.
@@ -121,13 +115,14 @@ impl Iterator for Packets<'_> {
                 }
             }
         }
-        // The first packet has room for UDP's and VXLAN's headers: the smallest MTU is larger.
+        // The first packet has room for all headers: the smallest MTU is larger.
+        let headers_len = self.headers.len();
         let body = if self.done == 0 {
-            header[header_len..][..HEADERS_LEN].copy_from_slice(&self.headers);
-            header_len += HEADERS_LEN;
-            0..length - HEADERS_LEN
+            header[header_len..][..HEADERS_MAX].copy_from_slice(self.headers.padded());
+            header_len += headers_len;
+            0..length - headers_len
         } else {
-            self.done - HEADERS_LEN..self.done + length - HEADERS_LEN
+            self.done - headers_len..self.done + length - headers_len
         };
         self.done += length;
         Some(Packet { header, header_len, body })
@@ -137,34 +132,52 @@ impl Iterator for Packets<'_> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use std::net::{IpAddr, SocketAddr};
+    use std::net::IpAddr;
 
     use etherparse::{IpFragOffset, NetSlice, SlicedPacket, defrag::IpDefragPool};
+    use mirror_common::record::RecordHeader;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{
+        clock::Clock,
+        encap::{
+            encapsulation::Encapsulation,
+            tunnel::{Encap, Tunnel},
+        },
+        names::Names,
+        source::Frame,
+    };
+
+    const ENCAPS: [Encap; 3] =
+        [Encap::Vxlan, Encap::Geneve { has_metadata: false }, Encap::Geneve { has_metadata: true }];
 
     fn outer(is_v6: bool) -> Outer {
-        let (source, destination): (IpAddr, SocketAddr) = if is_v6 {
-            ("fd20::1".parse().unwrap(), "[fd20::2]:4789".parse().unwrap())
-        } else {
-            ("10.20.0.1".parse().unwrap(), "10.20.0.2:4789".parse().unwrap())
-        };
-        Outer::new([2; 6], [4; 6], source, destination, 4242).unwrap()
+        let [source, destination]: [IpAddr; 2] =
+            if is_v6 { ["fd20::1", "fd20::2"] } else { ["10.20.0.1", "10.20.0.2"] }
+                .map(|ip| ip.parse().unwrap());
+        Outer::new([2; 6], [4; 6], source, destination).unwrap()
+    }
+
+    fn headers(encap: Encap, flow_hash: u32, length: usize) -> Headers {
+        let header = RecordHeader { flow_hash, ..RecordHeader::default() };
+        Encapsulation::new(4789, Tunnel::new(encap, 4242), Names::default(), Clock::Epoch)
+            .headers(&Frame::whole(&header, &vec![0; length]))
     }
 
     proptest! {
         #[test]
         fn reassembled_fragments_are_the_datagram(
             is_v6: bool, length in 0_usize..20_000, mtu in 0_usize..3000, id: u32, hash: u32,
-            split: prop::sample::Index
+            split: prop::sample::Index, encap in prop::sample::select(&ENCAPS[..])
         ) {
             let outer = outer(is_v6);
+            let headers = headers(encap, hash, length);
             let frame: Vec<u8> = (0..length).map(|index| (index * 7 + index / 256) as u8).collect();
             let (head, rest) = frame.split_at(split.index(length + 1) & !1);
-            let packets: Vec<Packet> = outer.packets(hash, [head, rest], mtu, id).unwrap().collect();
+            let packets: Vec<Packet> = outer.packets(headers, [head, rest], mtu, id).unwrap().collect();
             let mtu = mtu.max(outer.version().mtu_min());
-            let whole = outer.packets(hash, [&[], &frame], usize::MAX, id).unwrap().next().unwrap();
+            let whole = outer.packets(headers, [&[], &frame], usize::MAX, id).unwrap().next().unwrap();
             let whole = [&whole.header()[ETHERNET_LEN + outer.version().header_len()..], &frame].concat();
             let mut udp = Vec::new();
             let count = packets.len();
@@ -206,30 +219,35 @@ mod tests {
         }
 
         #[test]
-        fn another_implementation_reassembles_them(is_v6: bool, length in 2000_usize..9000, id: u32) {
+        fn another_implementation_reassembles_them(
+            is_v6: bool, length in 2000_usize..9000, id: u32, encap in prop::sample::select(&ENCAPS[..])
+        ) {
             let outer = outer(is_v6);
+            let headers = headers(encap, 3, length);
             let frame: Vec<u8> = (0..length).map(|index| index as u8).collect();
             let mut pool = IpDefragPool::<(), ()>::new();
             let mut whole = None;
-            for packet in outer.packets(3, [&[], &frame], 1400, id).unwrap() {
+            for packet in outer.packets(headers, [&[], &frame], 1400, id).unwrap() {
                 let bytes = [packet.header(), &frame[packet.body()]].concat();
                 let sliced = SlicedPacket::from_ethernet(&bytes).unwrap();
                 whole = pool.process_sliced_packet(&sliced, (), ()).unwrap();
             }
             let whole = whole.unwrap();
             prop_assert_eq!(whole.ip_number, etherparse::IpNumber::UDP);
-            prop_assert_eq!(&whole.payload[HEADERS_LEN..], &frame[..]);
+            prop_assert_eq!(&whole.payload[headers.len()..], &frame[..]);
         }
     }
 
     #[test]
     fn a_datagram_that_just_fits_is_not_cut() {
-        for is_v6 in [false, true] {
+        for (is_v6, encap) in [false, true].into_iter().flat_map(|is_v6| ENCAPS.map(|encap| (is_v6, encap))) {
             let outer = outer(is_v6);
-            let fits = 1500 - outer.version().header_len() - HEADERS_LEN;
-            assert_eq!(outer.packets(1, [&[], &vec![1; fits]], 1500, 1).unwrap().count(), 1);
-            assert_eq!(outer.packets(1, [&[], &vec![1; fits + 1]], 1500, 1).unwrap().count(), 2);
-            assert_eq!(outer.packets(1, [&[], &[]], 0, 1).unwrap().count(), 1, "no frame, no MTU");
+            let fits = 1500 - outer.version().header_len() - 8 - encap.header_len();
+            for (length, mtu, packets) in [(fits, 1500, 1), (fits + 1, 1500, 2), (0, 0, 1)] {
+                let headers = headers(encap, 1, length);
+                let count = outer.packets(headers, [&[], &vec![1; length]], mtu, 1).unwrap().count();
+                assert_eq!(count, packets, "{encap:?}: {length} bytes, MTU {mtu}");
+            }
         }
     }
 }

@@ -1,14 +1,11 @@
-//! The outer headers from Ethernet on, where the agent writes them itself: a template of what is the same
+//! The outer headers from Ethernet to IP, where the agent writes them itself: a template of what is the same
 //! in every datagram to a sensor, patched for each.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use mirror_common::{checksum::Sum, ethernet, ip, udp, vxlan};
+use mirror_common::{checksum::Sum, ethernet, ip, udp};
 
-use super::{
-    fragment::Packets,
-    vxlan::{Encapsulation, HEADERS_LEN},
-};
+use super::{encapsulation::Headers, fragment::Packets};
 
 /// Bytes of an Ethernet header with no tag.
 pub const ETHERNET_LEN: usize = ethernet::HEADER_LEN as usize;
@@ -28,13 +25,12 @@ const DONT_FRAGMENT: u8 = 0x40;
 /// What a host sends with where nobody asked for another number (RFC 1700).
 const HOPS: u8 = 64;
 
-/// The outer headers of one destination.
+/// The Ethernet and IP headers of one destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outer {
     /// Ethernet and IP, with zeros where datagrams differ.
     link: [u8; LINK_MAX],
     version: Version,
-    encapsulation: Encapsulation,
 }
 
 /// Of the Internet Protocol.
@@ -65,14 +61,13 @@ impl Version {
         }
     }
 
-    /// The longest frame that fits into a datagram.
+    /// The most bytes behind a UDP header.
     #[must_use]
-    pub const fn frame_max(self) -> usize {
-        let payload = match self {
+    pub const fn payload_max(self) -> usize {
+        match self {
             Self::V4 => udp::PAYLOAD_MAX_V4,
             Self::V6 => udp::PAYLOAD_MAX_V6,
-        };
-        payload - vxlan::HEADER_LEN
+        }
     }
 
     /// That of an address.
@@ -93,14 +88,13 @@ impl Outer {
         source_mac: [u8; 6],
         destination_mac: [u8; 6],
         source: IpAddr,
-        destination: SocketAddr,
-        vni: u32,
+        destination: IpAddr,
     ) -> Option<Self> {
         let mut link = [0; LINK_MAX];
         link[..6].copy_from_slice(&destination_mac);
         link[6..12].copy_from_slice(&source_mac);
         let (kind, ip) = link[12..].split_at_mut(2);
-        match (source, destination.ip()) {
+        match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 kind.copy_from_slice(&ethernet::IPV4.to_be_bytes());
                 // Version 4, five words of header; time to live; protocol.
@@ -117,14 +111,14 @@ impl Outer {
             }
             _ => return None,
         }
-        Self::from_headers(&link, destination.port(), vni)
+        Self::from_headers(&link)
     }
 
     /// Headers like those of a datagram that was sent before: `headers` are its Ethernet and IP headers,
     /// and may be followed by anything. `None` where they are not Ethernet II with no tag, then IPv4 with no
     /// options or IPv6, then UDP.
     #[must_use]
-    pub fn from_headers(headers: &[u8], port: u16, vni: u32) -> Option<Self> {
+    pub fn from_headers(headers: &[u8]) -> Option<Self> {
         let kind = u16::from_be_bytes([*headers.get(12)?, *headers.get(13)?]);
         let mut link = [0; LINK_MAX];
         let version = match kind {
@@ -149,7 +143,7 @@ impl Outer {
                 ip[0] >> 4 == 6 && ip[6] == ip::UDP
             }
         };
-        is_plain.then(|| Self { link, version, encapsulation: Encapsulation::new(port, vni) })
+        is_plain.then_some(Self { link, version })
     }
 
     /// IPv4 or IPv6.
@@ -177,27 +171,26 @@ impl Outer {
         [a, b, c, d, e, f]
     }
 
-    /// The datagram with a frame, which lies in two parts and belongs to the flow with this hash, as packets
-    /// of at most `mtu` bytes of IP. The first part has an even number of bytes, unless the second has none. An `mtu` below what the protocol allows counts as the smallest allowed. `id` tells the
-    /// fragments of this datagram from others'.
+    /// The datagram with a frame, which lies in two parts, as packets of at most `mtu` bytes of IP. `headers` are those
+    /// in front of it. The first part has an even number of bytes, unless the second has none. An `mtu` below what the
+    /// protocol allows counts as the smallest allowed. `id` tells the fragments of this datagram from others'.
     ///
     /// `None` where the frame is too long for a datagram.
     #[must_use]
     pub fn packets<'a>(
         &'a self,
-        flow_hash: u32,
+        mut headers: Headers,
         frame: [&[u8]; 2],
         mtu: usize,
         id: u32,
     ) -> Option<Packets<'a>> {
         let length = frame[0].len() + frame[1].len();
-        if length > self.version.frame_max() {
+        if headers.len() + length > udp::HEADER_LEN + self.version.payload_max() {
             return None;
         }
-        let mut headers = self.encapsulation.headers(flow_hash, length);
         if self.version == Version::V6 {
             let checksum = self.udp_checksum(&headers, frame);
-            headers[6..8].copy_from_slice(&checksum.to_be_bytes());
+            headers.set_udp_checksum(checksum);
         }
         Some(Packets::new(self, headers, length, mtu.max(self.version.mtu_min()), id))
     }
@@ -207,17 +200,12 @@ impl Outer {
         &self.link[..ETHERNET_LEN + self.version.header_len()]
     }
 
-    /// What makes the headers from UDP on.
-    pub(super) fn encapsulation(&self) -> &Encapsulation {
-        &self.encapsulation
-    }
-
     /// RFC 8200 section 8.1: over a pseudo-header and the datagram. 0 is sent as all ones, because 0 says
     /// that there is none.
-    fn udp_checksum(&self, headers: &[u8; HEADERS_LEN], frame: [&[u8]; 2]) -> u16 {
+    fn udp_checksum(&self, headers: &[u8], frame: [&[u8]; 2]) -> u16 {
         let addresses = &self.link[ETHERNET_LEN + 8..ETHERNET_LEN + ip::V6_HEADER_LEN];
         // At most 65,535: `packets` has looked.
-        let length = (HEADERS_LEN + frame[0].len() + frame[1].len()) as u16;
+        let length = (headers.len() + frame[0].len() + frame[1].len()) as u16;
         let sum = Sum::new().with(addresses).with_number(length).with_number(u16::from(ip::UDP));
         match sum.with(headers).with(frame[0]).with(frame[1]).checksum() {
             0 => 0xffff,
@@ -272,18 +260,29 @@ impl Ids {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::net::SocketAddr;
+
     use etherparse::{SlicedPacket, TransportSlice};
+    use mirror_common::record::RecordHeader;
 
     use super::*;
+    use crate::{encap::encapsulation::Encapsulation, source::Frame};
 
     const MACS: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 0x20, 1], [2, 0, 0, 0, 0x20, 2]);
 
     fn outer(source: &str, destination: &str) -> Outer {
-        Outer::new(MACS.0, MACS.1, source.parse().unwrap(), destination.parse().unwrap(), 4242).unwrap()
+        let destination: SocketAddr = destination.parse().unwrap();
+        Outer::new(MACS.0, MACS.1, source.parse().unwrap(), destination.ip()).unwrap()
     }
 
-    fn datagram(outer: &Outer, frame: &[u8]) -> Vec<u8> {
-        let mut packets = outer.packets(0x1_0003, [&[], frame], 9000, 0xabcd_1234).unwrap();
+    fn headers(port: u16, frame: &[u8]) -> Headers {
+        let header = RecordHeader { flow_hash: 0x1_0003, ..RecordHeader::default() };
+        Encapsulation::vxlan(port, 4242).headers(&Frame::whole(&header, frame))
+    }
+
+    fn datagram(outer: &Outer, port: u16, frame: &[u8]) -> Vec<u8> {
+        let headers = headers(port, frame);
+        let mut packets = outer.packets(headers, [&[], frame], 9000, 0xabcd_1234).unwrap();
         let packet = packets.next().unwrap();
         assert!(packets.next().is_none());
         [packet.header(), &frame[packet.body()]].concat()
@@ -291,7 +290,7 @@ mod tests {
 
     #[test]
     fn ipv4_headers_are_in_wire_order() {
-        let bytes = datagram(&outer("10.20.0.1", "10.20.0.2:4789"), b"frame");
+        let bytes = datagram(&outer("10.20.0.1", "10.20.0.2:4789"), 4789, b"frame");
         let expected = [
             &[2, 0, 0, 0, 0x20, 2, 2, 0, 0, 0, 0x20, 1, 8, 0][..],
             &[0x45, 0, 0, 41, 0x12, 0x34, 0, 0, 64, 17, 0x54, 0x66, 10, 20, 0, 1, 10, 20, 0, 2],
@@ -310,11 +309,12 @@ mod tests {
             for length in [0_u8, 1, 2, 63, 200] {
                 let outer = outer(source, destination);
                 let frame: Vec<u8> = (0..length).collect();
-                let bytes = datagram(&outer, &frame);
+                let port = destination.parse::<SocketAddr>().unwrap().port();
+                let bytes = datagram(&outer, port, &frame);
                 let packet = SlicedPacket::from_ethernet(&bytes).unwrap();
                 let Some(TransportSlice::Udp(udp)) = packet.transport else { panic!("no UDP") };
                 assert_eq!(udp.source_port(), 49155);
-                assert_eq!(udp.destination_port(), destination.parse::<SocketAddr>().unwrap().port());
+                assert_eq!(udp.destination_port(), port);
                 assert_eq!(mirror_common::vxlan::decapsulate(udp.payload()), Some((4242, &frame[..])));
                 match packet.net.unwrap() {
                     etherparse::NetSlice::Ipv4(ip) => {
@@ -342,16 +342,16 @@ mod tests {
     fn learnt_headers_are_the_same_again() {
         for (source, destination) in [("10.20.0.1", "10.20.0.2:4789"), ("fd20::1", "[fd20::2]:4789")] {
             let outer = outer(source, destination);
-            let bytes = datagram(&outer, b"any frame");
-            assert_eq!(Outer::from_headers(&bytes, 4789, 4242), Some(outer.clone()));
+            let bytes = datagram(&outer, 4789, b"any frame");
+            assert_eq!(Outer::from_headers(&bytes), Some(outer.clone()));
             for cut in 0..ETHERNET_LEN + outer.version().header_len() {
-                assert_eq!(Outer::from_headers(&bytes[..cut], 4789, 4242), None, "{cut} bytes");
+                assert_eq!(Outer::from_headers(&bytes[..cut]), None, "{cut} bytes");
             }
             let mut other = bytes;
             other[13] ^= 1;
-            assert_eq!(Outer::from_headers(&other, 4789, 4242), None, "another type");
+            assert_eq!(Outer::from_headers(&other), None, "another type");
         }
-        assert!(Outer::new(MACS.0, MACS.1, [1, 2, 3, 4].into(), "[::1]:1".parse().unwrap(), 1).is_none());
+        assert!(Outer::new(MACS.0, MACS.1, [1, 2, 3, 4].into(), "::1".parse().unwrap()).is_none());
     }
 
     #[test]
@@ -360,8 +360,11 @@ mod tests {
             [("10.0.0.1", "10.0.0.2:1", 65_535 - 36), ("fd20::1", "[fd20::2]:1", 65_535 - 16)]
         {
             let outer = outer(source, destination);
-            assert!(outer.packets(0, [&[], &vec![0; longest]], 1500, 0).is_some());
-            assert!(outer.packets(0, [&[], &vec![0; longest + 1]], 1500, 0).is_none());
+            for (length, is_taken) in [(longest, true), (longest + 1, false)] {
+                let frame = vec![0; length];
+                let headers = headers(1, &frame[..longest]);
+                assert_eq!(outer.packets(headers, [&[], &frame], 1500, 0).is_some(), is_taken);
+            }
         }
     }
 

@@ -22,6 +22,7 @@ use super::{
     own_paths::OwnPaths,
     support::{TcHook, tcx},
     tc_link::{self, Attachment},
+    vnis::Vnis,
     xdp::{self, XdpHook},
 };
 use crate::{filter::classic::Program, links::Link};
@@ -100,6 +101,8 @@ pub struct Hooks {
     attached: BTreeMap<u32, Attached>,
     /// Where frames meet a filter.
     filtered: Option<Filtered>,
+    /// Where the kernel programs have to know.
+    vnis: Option<Vnis>,
     /// Interfaces on which a killed agent may have left something. Others have come since, with nothing on them.
     suspect: BTreeSet<u32>,
     /// How long the last attachment to TCX hooks took.
@@ -154,10 +157,17 @@ impl Hooks {
             netlink,
             attached: BTreeMap::new(),
             filtered: None,
+            vnis: None,
             suspect: BTreeSet::new(),
             tcx_took: Duration::ZERO,
             looked_at: 0,
         }
+    }
+
+    /// Tells the programs from now on which network an interface's frames are in.
+    #[must_use]
+    pub fn with_vnis(self, vnis: Option<Vnis>) -> Self {
+        Self { vnis, ..self }
     }
 
     /// Frames meet a filter, and may meet another one later.
@@ -261,6 +271,9 @@ impl Hooks {
         if self.directions.contains(&Direction::Egress) {
             self.own_paths.watch(link.ifindex);
         }
+        if let Some(vnis) = &mut self.vnis {
+            vnis.tell(link.ifindex, name)?;
+        }
         let mut attached =
             Attached { name: name.clone(), manner, links: Vec::new(), owns_qdisc: left_over, _claim: claim };
         let result = match self.place {
@@ -361,6 +374,9 @@ impl Hooks {
         if let Some(attached) = self.attached.remove(&ifindex) {
             self.detach(ifindex, attached, is_gone).await;
         }
+        if let Some(vnis) = &mut self.vnis {
+            vnis.forget(ifindex);
+        }
     }
 
     /// An interface has another name, and is mirrored under that from now on.
@@ -371,6 +387,9 @@ impl Hooks {
     pub fn rename(&mut self, ifindex: u32, name: &str, manner: Manner) -> Result<()> {
         if let Some(attached) = self.attached.get_mut(&ifindex) {
             self.accounts.rename(ifindex, name)?;
+            if let Some(vnis) = &mut self.vnis {
+                vnis.tell(ifindex, name)?;
+            }
             attached.name = name.into();
             attached.manner = manner;
         }

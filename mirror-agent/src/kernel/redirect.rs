@@ -8,6 +8,7 @@ use aya::{
 use mirror_common::redirect::{Sighting, TEMPLATES, Template};
 
 use super::load::take_map;
+use crate::clock::epoch_minus_monotonic_ns;
 
 /// The maps.
 pub struct RedirectMaps {
@@ -16,6 +17,9 @@ pub struct RedirectMaps {
     errors: PerCpuHashMap<MapData, u32, u64>,
     sightings: Array<MapData, Sighting>,
     left: Array<MapData, i64>,
+    clock: Array<MapData, i64>,
+    /// What the programs add to `CLOCK_MONOTONIC`, in nanoseconds.
+    since_epoch_ns: i64,
 }
 
 impl RedirectMaps {
@@ -26,6 +30,8 @@ impl RedirectMaps {
             errors: take_map(ebpf, "ERRORS")?.try_into()?,
             sightings: take_map(ebpf, "SIGHTINGS")?.try_into()?,
             left: take_map(ebpf, "LEFT")?.try_into()?,
+            clock: take_map(ebpf, "CLOCK")?.try_into()?,
+            since_epoch_ns: 0,
         })
     }
 
@@ -73,6 +79,22 @@ impl RedirectMaps {
     /// None that is known.
     pub fn sighting(&self) -> Result<Sighting> {
         self.sightings.get(&0, 0).context("cannot read what was seen")
+    }
+
+    /// Tells the programs what time of day it is, where that has changed: somebody may set the host's clock.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn set_clock(&mut self) -> Result<()> {
+        /// A look at the clocks is that exact.
+        const JITTER_NS: u64 = 2_000;
+        let now = epoch_minus_monotonic_ns();
+        if now.abs_diff(self.since_epoch_ns) > JITTER_NS {
+            self.clock.set(0, now, 0).context("cannot tell the hooks the time")?;
+            self.since_epoch_ns = now;
+        }
+        Ok(())
     }
 
     /// Ends the run after `frames`.

@@ -17,6 +17,8 @@ pub struct Books<'a> {
     /// The frames.
     pub frames: &'a [Frame<'a>],
     counters: &'a OutputCounters,
+    /// Bytes between UDP and a frame.
+    header_len: usize,
     /// The last frame that was given up.
     given_up: Option<usize>,
     has_refusals: bool,
@@ -25,10 +27,10 @@ pub struct Books<'a> {
 }
 
 impl<'a> Books<'a> {
-    /// For the frames of one call.
+    /// For the frames of one call, each in a datagram with `header_len` bytes between UDP and the frame.
     #[must_use]
-    pub fn new(frames: &'a [Frame<'a>], counters: &'a OutputCounters) -> Self {
-        Self { frames, counters, given_up: None, has_refusals: false, done: 0 }
+    pub fn new(frames: &'a [Frame<'a>], counters: &'a OutputCounters, header_len: usize) -> Self {
+        Self { frames, counters, header_len, given_up: None, has_refusals: false, done: 0 }
     }
 
     /// The kernel took a packet.
@@ -40,7 +42,7 @@ impl<'a> Books<'a> {
         if self.given_up == Some(part.frame) {
             return;
         }
-        self.counters.datagram_sent(&self.frames[part.frame]);
+        self.counters.datagram_sent(&self.frames[part.frame], self.header_len);
     }
 
     /// The kernel refused a packet for good: its frame is lost, once.

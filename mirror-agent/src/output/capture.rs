@@ -7,14 +7,14 @@ use std::{
 };
 
 use mirror_common::record;
-use nix::time::{ClockId, clock_gettime};
 
 use super::{
     Output,
     pcapng::{self, CaptureWriter, Direction, Target},
 };
 use crate::{
-    encap::outer::Outer,
+    clock::{Clock, epoch_minus_monotonic_ns},
+    encap::{encapsulation::Encapsulation, outer::Outer},
     ledger::OutputCounters,
     names::Names,
     source::{
@@ -23,15 +23,6 @@ use crate::{
     },
 };
 
-/// What frames' times are told by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clock {
-    /// `CLOCK_MONOTONIC`, as the hooks read it.
-    Monotonic,
-    /// Nanoseconds since 1970, as captures have them.
-    Epoch,
-}
-
 /// What is written down.
 #[derive(Clone, Debug)]
 pub enum Content {
@@ -39,18 +30,19 @@ pub enum Content {
     Frames,
     /// The datagrams that a sensor would get, with headers that this agent makes up: the same input makes
     /// the same file on every host.
-    Datagrams(Outer),
+    Datagrams(Outer, Box<Encapsulation>),
 }
 
 impl Content {
-    /// The datagrams for `sensor`. They come from documentation addresses (RFC 5737, RFC 3849) and
+    /// The datagrams for `sensor`, with headers by `encapsulation`. They come from documentation addresses (RFC 5737, RFC 3849) and
     /// locally administered MAC addresses, since what a host would send from is not the capture's matter.
     #[must_use]
-    pub fn datagrams_to(sensor: SocketAddr, vni: u32) -> Option<Self> {
+    pub fn datagrams_to(sensor: SocketAddr, encapsulation: Encapsulation) -> Option<Self> {
         const SOURCE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
         const SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
         let source = if sensor.is_ipv4() { SOURCE_V4.into() } else { SOURCE_V6.into() };
-        Outer::new(SYNTHETIC_SOURCE, SYNTHETIC_DESTINATION, source, sensor, vni).map(Self::Datagrams)
+        Outer::new(SYNTHETIC_SOURCE, SYNTHETIC_DESTINATION, source, sensor.ip())
+            .map(|outer| Self::Datagrams(outer, Box::new(encapsulation)))
     }
 }
 
@@ -112,13 +104,15 @@ impl Capture {
             original_len: frame.wire_len,
             data: &frame.parts(),
         };
-        let Content::Datagrams(outer) = &self.content else {
+        let Content::Datagrams(outer, encapsulation) = &mut self.content else {
             self.writer.write_frame(&written)?;
             self.unflushed.wire_frame_sent(frame);
             return Ok(());
         };
         // In one piece, as no link would carry it; without fragments its number means nothing.
-        let packets = outer.packets(header.flow_hash, frame.parts(), usize::MAX, 0);
+        encapsulation.look_at_clock();
+        let headers = encapsulation.headers(frame);
+        let packets = outer.packets(headers, frame.parts(), usize::MAX, 0);
         let Some(packet) = packets.and_then(|mut packets| packets.next()) else {
             self.unflushed.wire_frame_too_big(frame);
             return Ok(());
@@ -129,7 +123,7 @@ impl Capture {
             data: &[packet.header(), frame.head, frame.bytes],
             ..written
         })?;
-        self.unflushed.datagram_sent(frame);
+        self.unflushed.datagram_sent(frame, encapsulation.encap().header_len());
         Ok(())
     }
 
@@ -203,21 +197,4 @@ impl Output for Capture {
         }
         self.flush(counters)
     }
-}
-
-/// What has to be added to `CLOCK_MONOTONIC` to get the time since 1970. Asked for anew each time,
-/// because the host's clock may be set.
-fn epoch_minus_monotonic_ns() -> i64 {
-    let now = |clock| clock_gettime(clock).map_or(0, |time| time.tv_sec() * 1_000_000_000 + time.tv_nsec());
-    // Of several tries the one with the least time between the readings: the thread may lose its
-    // processor there.
-    (0..3)
-        .map(|_| {
-            let before = now(ClockId::CLOCK_MONOTONIC);
-            let epoch = now(ClockId::CLOCK_REALTIME);
-            let after = now(ClockId::CLOCK_MONOTONIC);
-            (after - before, epoch - before - (after - before) / 2)
-        })
-        .min()
-        .map_or(0, |(_, difference)| difference)
 }

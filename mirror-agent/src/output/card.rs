@@ -11,7 +11,10 @@ use super::{
     xsk,
     xsk::Xsk,
 };
-use crate::encap::outer::{Ids, Outer};
+use crate::encap::{
+    encapsulation::Encapsulation,
+    outer::{Ids, Outer},
+};
 
 /// A sender of ready-made packets.
 #[derive(Debug)]
@@ -94,14 +97,15 @@ impl Card {
     pub(super) fn send(
         &mut self,
         outer: &Outer,
+        encapsulation: &mut Encapsulation,
         mtu: usize,
         ids: &mut Ids,
         books: &mut Books<'_>,
     ) -> Result<(), i32> {
         match self {
-            Self::Program(program) => program.send(outer, mtu, ids, books),
-            Self::Xsk(xsk) => xsk.send(outer, mtu, ids, books),
-            Self::Socket(socket) | Self::Queue(socket) => socket.send(outer, mtu, ids, books),
+            Self::Program(program) => program.send(outer, encapsulation, mtu, ids, books),
+            Self::Xsk(xsk) => xsk.send(outer, encapsulation, mtu, ids, books),
+            Self::Socket(socket) | Self::Queue(socket) => socket.send(outer, encapsulation, mtu, ids, books),
         }
     }
 

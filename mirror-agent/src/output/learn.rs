@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mirror_common::{flow, vxlan};
+use mirror_common::flow;
 
 use super::{
     Output as _,
@@ -20,10 +20,7 @@ use super::{
     tap::Tap,
 };
 use crate::{
-    encap::{
-        outer::{Outer, Version},
-        vxlan::{Encapsulation, HEADERS_LEN},
-    },
+    encap::{encapsulation::Encapsulation, outer::Outer},
     ledger::OutputCounters,
     source::Frame,
 };
@@ -59,8 +56,6 @@ pub(super) enum Lesson {
 #[derive(Debug)]
 pub(super) struct Learner {
     sensor: SocketAddr,
-    vni: u32,
-    encapsulation: Encapsulation,
     due: Instant,
     /// Changes of the host's addresses when it was last learnt.
     changes: u64,
@@ -72,11 +67,9 @@ pub(super) struct Learner {
 }
 
 impl Learner {
-    pub(super) fn new(sensor: SocketAddr, vni: u32) -> io::Result<Self> {
+    pub(super) fn new(sensor: SocketAddr) -> io::Result<Self> {
         Ok(Self {
             sensor,
-            vni,
-            encapsulation: Encapsulation::new(sensor.port(), vni),
             due: Instant::now(),
             changes: 0,
             unseen: 0,
@@ -103,11 +96,6 @@ impl Learner {
         self.unseen
     }
 
-    /// Whether a frame of this length goes in one packet of `mtu` bytes.
-    pub(super) fn fits(&self, length: usize, mtu: usize) -> bool {
-        Version::of(self.sensor.ip()).header_len() + HEADERS_LEN + length <= mtu
-    }
-
     /// Sends `frame` through the host's stack, which counts it, and watches it leave.
     pub(super) fn learn(
         &mut self,
@@ -120,7 +108,7 @@ impl Learner {
         raw.send(&[frame], counters)?;
         let lesson = match tap {
             Ok(tap) => {
-                let lesson = self.watch(&tap, frame);
+                let lesson = self.watch(&tap, raw.encapsulation_mut(), frame);
                 self.closer.close(tap);
                 lesson
             }
@@ -145,13 +133,17 @@ impl Learner {
         self.closer.close(what);
     }
 
-    fn watch(&mut self, tap: &Tap, frame: Frame<'_>) -> io::Result<Lesson> {
+    fn watch(
+        &mut self,
+        tap: &Tap,
+        encapsulation: &mut Encapsulation,
+        frame: Frame<'_>,
+    ) -> io::Result<Lesson> {
         self.datagram.clear();
-        let headers = self.encapsulation.headers(frame.header.flow_hash, frame.captured_len());
-        self.datagram.extend_from_slice(&headers);
+        // The same as it was sent with: the clock was not looked at since.
+        self.datagram.extend_from_slice(&encapsulation.headers(&frame));
         frame.parts().iter().for_each(|part| self.datagram.extend_from_slice(part));
-        debug_assert!(vxlan::decapsulate(&self.datagram[8..]).is_some());
-        let probe = Probe { sensor: self.sensor, vni: self.vni, datagram: &self.datagram };
+        let probe = Probe { sensor: self.sensor, datagram: &self.datagram };
         let deadline = Instant::now() + SIGHTING_TIME;
         // What comes first is what left through the topmost device.
         while let Some((length, metadata)) = tap.next(&mut self.seen, deadline)? {

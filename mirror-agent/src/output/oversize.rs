@@ -6,11 +6,12 @@ use std::{
 };
 
 use arrayvec::ArrayVec;
+use mirror_common::udp;
 
 use super::raw_socket::RawSocket;
 use crate::{
     cli::Oversize,
-    encap::{outer::Version, vxlan::HEADERS_LEN},
+    encap::{outer::Version, tunnel::Encap},
     ledger::OutputCounters,
     source::{BATCH, Frame},
 };
@@ -23,14 +24,15 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) struct Fit {
     oversize: Oversize,
     version: Version,
+    encap: Encap,
     /// The largest packet that the path takes, as far as the kernel knows.
     mtu: usize,
     due: Instant,
 }
 
 impl Fit {
-    pub(super) fn new(oversize: Oversize, version: Version) -> Self {
-        Self { oversize, version, mtu: usize::MAX, due: Instant::now() }
+    pub(super) fn new(oversize: Oversize, version: Version, encap: Encap) -> Self {
+        Self { oversize, version, encap, mtu: usize::MAX, due: Instant::now() }
     }
 
     /// Looks up the path's MTU where that is of use and due.
@@ -57,10 +59,11 @@ impl Fit {
         let room = match self.oversize {
             Oversize::Fragment => usize::MAX,
             Oversize::Truncate | Oversize::Drop => {
-                self.mtu.min(mtu).saturating_sub(self.version.header_len() + HEADERS_LEN)
+                let headers = self.version.header_len() + udp::HEADER_LEN + self.encap.header_len();
+                self.mtu.min(mtu).saturating_sub(headers)
             }
         };
-        room.min(self.version.frame_max())
+        room.min(self.encap.frame_max(self.version))
     }
 
     /// Has `send` send what is to be sent of `frames`, in order, none of it longer than `longest` bytes. What is
@@ -112,10 +115,10 @@ mod tests {
         };
         let frames: Vec<_> = lengths.iter().map(frame).collect();
         let counters = OutputCounters::default();
-        let fit = Fit::new(oversize, Version::V4);
+        let fit = Fit::new(oversize, Version::V4, Encap::Vxlan);
         let mut sent = Vec::new();
         let send = |run: &[Frame<'_>]| {
-            run.iter().for_each(|frame| counters.datagram_sent(frame));
+            run.iter().for_each(|frame| counters.datagram_sent(frame, 8));
             sent.extend(run.iter().map(Frame::captured_len));
             Ok(())
         };
@@ -131,7 +134,7 @@ mod tests {
         let whole = |length: usize| Frame::whole(&header, &bytes[..length]);
         let part = Frame { has_more: true, ..whole(1514) };
         let frames = [whole(60), part, part, whole(100), part, whole(100), whole(1514), whole(61)];
-        let fit = Fit::new(Oversize::Drop, Version::V4);
+        let fit = Fit::new(Oversize::Drop, Version::V4, Encap::Vxlan);
         for (fails_at, expected) in [(9, [2, 3, 0]), (0, [0, 0, 5]), (1, [1, 0, 4]), (2, [1, 1, 3])] {
             let counters = OutputCounters::default();
             let mut call = 0;
@@ -140,7 +143,7 @@ mod tests {
                 let fails = call > fails_at;
                 run.iter().for_each(|frame| match fails {
                     true => counters.wire_frame_failed(frame),
-                    false => counters.datagram_sent(frame),
+                    false => counters.datagram_sent(frame, 8),
                 });
                 if fails { Err(io::Error::other("full")) } else { Ok(()) }
             };

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     encap::{
+        encapsulation::Encapsulation,
         fragment::Packet,
         outer::{Ids, Outer},
     },
@@ -62,14 +63,15 @@ impl PacketSocket {
     pub fn send(
         &mut self,
         outer: &Outer,
+        encapsulation: &mut Encapsulation,
         mtu: usize,
         ids: &mut Ids,
         books: &mut Books<'_>,
     ) -> Result<(), i32> {
         self.staged.clear();
         for (index, frame) in books.frames.iter().enumerate() {
-            let Some(mut packets) = outer.packets(frame.header.flow_hash, frame.parts(), mtu, ids.draw())
-            else {
+            let headers = encapsulation.headers(frame);
+            let Some(mut packets) = outer.packets(headers, frame.parts(), mtu, ids.draw()) else {
                 self.push_out(books)?;
                 books.gave_up(Part { frame: index, is_last: true }, libc::EMSGSIZE);
                 continue;

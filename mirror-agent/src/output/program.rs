@@ -19,7 +19,10 @@ use super::{
     interface::Interface,
 };
 use crate::{
-    encap::outer::{ETHERNET_LEN, Ids, Outer},
+    encap::{
+        encapsulation::Encapsulation,
+        outer::{ETHERNET_LEN, Ids, Outer},
+    },
     kernel::transmit::Transmitter,
 };
 
@@ -61,14 +64,15 @@ impl ProgramSender {
     pub fn send(
         &mut self,
         outer: &Outer,
+        encapsulation: &mut Encapsulation,
         mtu: usize,
         ids: &mut Ids,
         books: &mut Books<'_>,
     ) -> Result<(), i32> {
         self.staged.clear();
         for (index, frame) in books.frames.iter().enumerate() {
-            let Some(mut packets) =
-                outer.packets(frame.header.flow_hash, frame.parts(), mtu.min(MTU_MAX), ids.draw())
+            let headers = encapsulation.headers(frame);
+            let Some(mut packets) = outer.packets(headers, frame.parts(), mtu.min(MTU_MAX), ids.draw())
             else {
                 self.push_out(books)?;
                 books.gave_up(Part { frame: index, is_last: true }, libc::EMSGSIZE);

@@ -30,8 +30,8 @@ use super::{
 };
 use crate::{
     encap::{
+        encapsulation::{Encapsulation, Headers},
         outer::Version,
-        vxlan::{Encapsulation, HEADERS_LEN},
     },
     kernel::own_paths::OwnPaths,
     ledger::OutputCounters,
@@ -49,7 +49,7 @@ pub struct RawSocket {
     /// This thread's ring and the number of rings: tells whose datagram a network error is about.
     ring: u32,
     rings: u32,
-    headers: Box<[[u8; HEADERS_LEN]; BATCH]>,
+    headers: Box<[Headers; BATCH]>,
     /// When the source address was last looked up.
     connected: Instant,
     /// How often addresses of the host have changed, as netlink tells: IPv6 goes on sending from an
@@ -69,7 +69,8 @@ const BATCHES_PER_LOOK: u32 = 64;
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 
 impl RawSocket {
-    /// Opens a way to `sensor` for the thread that serves `ring` of `rings`. `own_paths` is for hooks that
+    /// Opens a way to `sensor` for the thread that serves `ring` of `rings`. Datagrams get their headers from
+    /// `encapsulation`. `own_paths` is for hooks that
     /// must know the datagrams. `address_changes` counts how often the host's addresses have changed.
     ///
     /// # Errors
@@ -78,7 +79,7 @@ impl RawSocket {
     /// sensor.
     pub fn open(
         sensor: SocketAddr,
-        vni: u32,
+        encapsulation: Encapsulation,
         ring: u32,
         rings: u32,
         own_paths: Option<OwnPaths>,
@@ -115,10 +116,10 @@ impl RawSocket {
             sensor,
             own_paths,
             is_marked,
-            encapsulation: Encapsulation::new(sensor.port(), vni),
+            encapsulation,
             ring,
             rings,
-            headers: Box::new([[0; HEADERS_LEN]; BATCH]),
+            headers: Box::new([Headers::EMPTY; BATCH]),
             connected: Instant::now(),
             changes_seen: address_changes.load(Ordering::Relaxed),
             address_changes,
@@ -140,6 +141,17 @@ impl RawSocket {
             .with_context(|| format!("cannot send to {sensor} (is there a route to it?)"))?;
         let source = source.as_socket().context("a raw socket has no IP address")?;
         self.own_paths.as_ref().map_or(Ok(()), |paths| paths.add(source.ip(), sensor))
+    }
+
+    /// What makes the headers of datagrams.
+    #[must_use]
+    pub fn encapsulation(&self) -> &Encapsulation {
+        &self.encapsulation
+    }
+
+    /// The same, to make some.
+    pub fn encapsulation_mut(&mut self) -> &mut Encapsulation {
+        &mut self.encapsulation
     }
 
     /// Whether datagrams carry [`own::MARK`].
@@ -343,9 +355,11 @@ impl Output for RawSocket {
             self.follow_address();
         }
         self.count_batch(counters);
+        self.encapsulation.look_at_clock();
+        let header_len = self.encapsulation.encap().header_len();
         let mut iovecs = ArrayVec::<Pieces, BATCH>::new();
         for (frame, headers) in frames.iter().zip(self.headers.iter_mut()) {
-            *headers = self.encapsulation.headers(frame.header.flow_hash, frame.captured_len());
+            *headers = self.encapsulation.headers(frame);
             iovecs.push(pieces([headers, frame.head, frame.bytes]));
         }
         let mut messages = messages(&mut iovecs);
@@ -355,7 +369,9 @@ impl Output for RawSocket {
         while done < messages.len() {
             match self.send_some(&mut messages[done..]) {
                 Ok(sent) => {
-                    frames[done..done + sent].iter().for_each(|frame| counters.datagram_sent(frame));
+                    frames[done..done + sent]
+                        .iter()
+                        .for_each(|frame| counters.datagram_sent(frame, header_len));
                     done += sent;
                     tries = 0;
                 }

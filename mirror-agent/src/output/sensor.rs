@@ -92,7 +92,7 @@ struct Straight {
 }
 
 impl SensorOutput {
-    /// Puts the other ways beside `raw`, which is open to `sensor` with network identifier `vni`.
+    /// Puts the other ways beside `raw`, which is open to `sensor`.
     /// `own_paths` is for hooks that must know the datagrams.
     ///
     /// # Errors
@@ -101,7 +101,6 @@ impl SensorOutput {
     pub fn open(
         raw: RawSocket,
         sensor: SocketAddr,
-        vni: u32,
         delivery: Delivery,
         own_paths: Option<OwnPaths>,
     ) -> Result<Self> {
@@ -110,13 +109,14 @@ impl SensorOutput {
         }
         let (ring, rings) = raw.ring();
         let start = RandomState::new().hash_one(ring) as u32;
+        let fit = Fit::new(delivery.oversize, Version::of(sensor.ip()), raw.encapsulation().encap());
         Ok(Self {
             raw,
             sensor,
             delivery,
             own_paths,
-            fit: Fit::new(delivery.oversize, Version::of(sensor.ip())),
-            learner: Learner::new(sensor, vni).context("cannot start a thread")?,
+            fit,
+            learner: Learner::new(sensor).context("cannot start a thread")?,
             straight: None,
             no_xsk: None,
             transmitter: (delivery.transmit != Transmit::Udp).then(load_transmitter).flatten(),
@@ -158,7 +158,8 @@ impl SensorOutput {
             self.learner.put_off(now, RETRY_TIME, changes);
             return Ok(frames);
         };
-        let fits = |frame: &Frame<'_>| self.learner.fits(frame.captured_len(), mtu);
+        let headers_len = Version::of(self.sensor.ip()).header_len() + self.raw.encapsulation().headers_len();
+        let fits = |frame: &Frame<'_>| headers_len + frame.captured_len() <= mtu;
         let Some(index) = frames.iter().position(fits) else {
             self.learner.put_off(now, NEXT_FRAME_TIME, changes);
             return Ok(frames);
@@ -257,8 +258,10 @@ impl SensorOutput {
             && let Some(Straight { card, mtu, outer: Some(outer), .. }) = &mut self.straight
         {
             self.was_straight = true;
-            let mut books = Books::new(frames, counters);
-            let Err(errno) = card.send(outer, *mtu, &mut self.ids, &mut books) else {
+            let encapsulation = self.raw.encapsulation_mut();
+            encapsulation.look_at_clock();
+            let mut books = Books::new(frames, counters, encapsulation.encap().header_len());
+            let Err(errno) = card.send(outer, encapsulation, *mtu, &mut self.ids, &mut books) else {
                 if books.has_refusals() {
                     // The link may have lost its carrier, and the host another way; or packets have to be shorter.
                     let now = Instant::now();

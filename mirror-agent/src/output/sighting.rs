@@ -16,9 +16,7 @@ use crate::encap::outer::{ETHERNET_LEN, Outer, Version};
 pub(crate) struct Probe<'a> {
     /// Where to.
     pub(crate) sensor: SocketAddr,
-    /// The network identifier.
-    pub(crate) vni: u32,
-    /// UDP header, VXLAN header, frame.
+    /// UDP header, tunnel header, frame.
     pub(crate) datagram: &'a [u8],
 }
 
@@ -93,7 +91,7 @@ impl Probe<'_> {
         if metadata.is_tagged || kind.is_some_and(is_tag) {
             return Err(Refusal::Tagged);
         }
-        let outer = Outer::from_headers(bytes, self.sensor.port(), self.vni).ok_or(Refusal::Headers)?;
+        let outer = Outer::from_headers(bytes).ok_or(Refusal::Headers)?;
         let ip = &bytes[ETHERNET_LEN..];
         let has_plain_headers = start == ETHERNET_LEN + outer.version().header_len()
             && match outer.version() {
@@ -129,15 +127,20 @@ fn is_group(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use mirror_common::record::RecordHeader;
+
     use super::*;
+    use crate::{encap::encapsulation::Encapsulation, source::Frame};
 
     const ETHERNET: Metadata = Metadata { ifindex: 3, hardware: libc::ARPHRD_ETHER, is_tagged: false };
 
     /// A datagram, and the packet in which it leaves.
     fn sent(source: &str, sensor: &str) -> (Outer, Vec<u8>, Vec<u8>) {
         let sensor: SocketAddr = sensor.parse().unwrap();
-        let outer = Outer::new([2; 6], [4; 6], source.parse().unwrap(), sensor, 7).unwrap();
-        let packet = outer.packets(5, [b"a ", b"frame"], 1500, 9).unwrap().next().unwrap();
+        let outer = Outer::new([2; 6], [4; 6], source.parse().unwrap(), sensor.ip()).unwrap();
+        let header = RecordHeader::default();
+        let headers = Encapsulation::vxlan(sensor.port(), 7).headers(&Frame::whole(&header, b"a frame"));
+        let packet = outer.packets(headers, [b"a ", b"frame"], 1500, 9).unwrap().next().unwrap();
         let bytes = [packet.header(), b"a frame"].concat();
         let datagram = bytes[ETHERNET_LEN + outer.version().header_len()..].to_vec();
         (outer, bytes, datagram)
@@ -146,7 +149,7 @@ mod tests {
     const PAIRS: [(&str, &str); 2] = [("10.0.0.1", "10.0.0.2:4789"), ("fd00::1", "[fd00::2]:4789")];
 
     fn judge(sensor: &str, datagram: &[u8], bytes: &[u8], metadata: Metadata) -> Sighting {
-        Probe { sensor: sensor.parse().unwrap(), vni: 7, datagram }.judge(bytes, metadata)
+        Probe { sensor: sensor.parse().unwrap(), datagram }.judge(bytes, metadata)
     }
 
     #[test]

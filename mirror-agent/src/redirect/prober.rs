@@ -12,7 +12,6 @@ use mirror_common::{
 use tokio::time::sleep;
 
 use crate::{
-    encap::vxlan::Encapsulation,
     kernel::redirect::RedirectMaps,
     ledger::OutputCounters,
     output::{
@@ -38,7 +37,6 @@ const LOOK_PERIOD: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Prober {
     sensor: SocketAddr,
-    vni: u32,
     cookie: [u32; 2],
     number: u32,
     /// Nobody's books: probes are no frames of the run.
@@ -46,8 +44,8 @@ pub struct Prober {
 }
 
 impl Prober {
-    pub fn new(sensor: SocketAddr, vni: u32, cookie: [u32; 2]) -> Self {
-        Self { sensor, vni, cookie, number: 0, counters: OutputCounters::default() }
+    pub fn new(sensor: SocketAddr, cookie: [u32; 2]) -> Self {
+        Self { sensor, cookie, number: 0, counters: OutputCounters::default() }
     }
 
     /// Sends a probe. `None` where it was not seen at the interface with number `ifindex`.
@@ -61,13 +59,14 @@ impl Prober {
         self.number = self.number.wrapping_add(1).max(1);
         let frame = self.frame();
         let header = RecordHeader::default();
-        raw.send(&[Frame::whole(&header, &frame)], &self.counters)
+        let whole = Frame::whole(&header, &frame);
+        raw.send(&[whole], &self.counters)
             .or_else(|error| if error.kind() == io::ErrorKind::Other { Ok(()) } else { Err(error) })
             .context("cannot find out how datagrams leave")?;
         raw.flush(&self.counters).context("cannot find out how datagrams leave")?;
-        let headers = Encapsulation::new(self.sensor.port(), self.vni).headers(header.flow_hash, frame.len());
+        let headers = raw.encapsulation_mut().headers(&whole);
         let datagram = [&headers[..], &frame].concat();
-        let probe = Probe { sensor: self.sensor, vni: self.vni, datagram: &datagram };
+        let probe = Probe { sensor: self.sensor, datagram: &datagram };
         let looks = SIGHTING_TIME.as_millis() / LOOK_PERIOD.as_millis();
         for _ in 0..looks {
             let seen = maps.sighting()?;

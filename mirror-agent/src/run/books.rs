@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{Run, origin::Origin};
 use crate::{
-    config::{Config, Output as Destination},
+    config::Config,
     ledger::{self, Ledger, OutputCounters},
     report::{DestinationReport, InterfaceReport, ReplayReport, Report},
 };
@@ -79,7 +79,10 @@ impl Run {
                     interface.seen += seen;
                     interface.bytes += bytes;
                 }
-                None => interfaces.push(InterfaceReport { name, seen, bytes }),
+                None => {
+                    let vni = config.tunnel().and_then(|tunnel| tunnel.own_vni(&name));
+                    interfaces.push(InterfaceReport { name, seen, bytes, vni });
+                }
             }
         }
         let (mode, hook, replay) = match &self.origin {
@@ -99,10 +102,7 @@ impl Run {
             schema: 1,
             mode,
             hook,
-            encap: match &config.output {
-                Destination::File { outer: None, .. } => "none",
-                Destination::Sensor(..) | Destination::File { outer: Some(_), .. } => "vxlan",
-            },
+            encap: config.tunnel().map_or("none", |tunnel| tunnel.encap.name()),
             duration_s: (duration.as_secs_f64() * 1e6).round() / 1e6,
             interfaces,
             frames: self.ledger()?,

@@ -175,7 +175,6 @@ fn live(hooks: &Hooks, limit: Option<&Limit>) -> Result<Vec<Contribution>> {
                 too_big: counters.too_big,
                 sent: counters.sent,
                 send_failed: counters.send_failed,
-                ..Ledger::default()
             },
             truncated: counters.truncated,
             datagrams: counters.datagrams,

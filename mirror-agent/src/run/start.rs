@@ -24,9 +24,14 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use super::{Run, cannot_write, interfaces::Interfaces, origin::Origin};
 use crate::{
     cli::{Attach, Hook, Mode, Oversize},
+    clock::Clock,
     config::{self, Config, Delivery, Source as From},
     console::notice,
-    encap::outer::Version,
+    encap::{
+        encapsulation::Encapsulation,
+        outer::Version,
+        tunnel::{Encap, Tunnel},
+    },
     kernel::{
         accounts::Accounts,
         hooks::{Hooks, Place},
@@ -34,6 +39,7 @@ use crate::{
         own_paths::OwnPaths,
         skb_layout,
         support::Support,
+        vnis::Vnis,
         xdp_layout,
     },
     ledger::OutputCounters,
@@ -42,7 +48,7 @@ use crate::{
     names::Names,
     output::{
         Output,
-        capture::{Capture, Clock, Content},
+        capture::{Capture, Content},
         pcapng::Target,
         raw_socket::RawSocket,
         sensor::SensorOutput,
@@ -89,42 +95,44 @@ struct Wishes {
 }
 
 impl Start<'_> {
-    pub async fn sending_to(self, vni: u32, delivery: Delivery) -> Result<Run> {
+    pub async fn sending_to(self, tunnel: &Tunnel, delivery: Delivery) -> Result<Run> {
         let sensor = self.sensor.context("no sensor")?;
         let frame_max = match (&self.config.source, delivery.oversize) {
             // Even the longest is cut to what fits.
             (From::Live(_), Oversize::Truncate) => FRAME_MAX,
-            _ => Version::of(sensor.ip()).frame_max(),
+            _ => tunnel.encap.frame_max(Version::of(sensor.ip())),
         };
         let wishes = Wishes {
             frame_max,
             sensor_port: sensor.port(),
-            time_stamps: false,
+            time_stamps: tunnel.encap.has_metadata(),
             redirect: settings::Redirect::OFF,
         };
         if let From::Live(live) = &self.config.source
             && live.mode == Mode::Redirect
         {
-            return self.redirecting_to(sensor, vni, delivery.oversize, live, wishes).await;
+            return self.redirecting_to(sensor, tunnel, delivery.oversize, live, wishes).await;
         }
         let rings = self.config.cpus.len() as u32;
         let address_changes = self.links.address_changes();
+        let encapsulation = self.encapsulation(sensor, tunnel);
         let open = move |own_paths: Option<OwnPaths>| {
             let way = |ring| {
                 let changes = Arc::clone(&address_changes);
-                let raw = RawSocket::open(sensor, vni, ring, rings, own_paths.clone(), changes)?;
-                SensorOutput::open(raw, sensor, vni, delivery, own_paths.clone())
+                let encapsulation = encapsulation.clone();
+                let raw = RawSocket::open(sensor, encapsulation, ring, rings, own_paths.clone(), changes)?;
+                SensorOutput::open(raw, sensor, delivery, own_paths.clone())
             };
             let ways = (0..rings).map(way).collect::<Result<Vec<_>>>()?;
             Ok(|| Ok(ways))
         };
-        self.run(wishes, open, format!("{sensor}, vxlan vni {vni}")).await
+        self.run(wishes, open, format!("{sensor}, {tunnel}")).await
     }
 
     async fn redirecting_to(
         self,
         sensor: SocketAddr,
-        vni: u32,
+        tunnel: &Tunnel,
         oversize: Oversize,
         live: &config::Live,
         wishes: Wishes,
@@ -155,10 +163,14 @@ impl Start<'_> {
             },
             cpu_bits: cpus.next_power_of_two().ilog2(),
             cookie: [cookie as u32, (cookie >> 32) as u32],
+            tunnel_len: tunnel.encap.header_len() as u32,
+            is_geneve: u32::from(tunnel.encap != Encap::Vxlan),
+            has_metadata: u32::from(tunnel.encap.has_metadata()),
+            has_vnis: u32::from(tunnel.has_own_vnis()),
         };
         let no_outputs = |_: Option<OwnPaths>| Ok(|| Ok(Vec::<SensorOutput>::new()));
-        let to = format!("{sensor}, vxlan vni {vni}");
-        let target = Some((sensor, vni, oversize));
+        let to = format!("{sensor}, {tunnel}");
+        let target = Some((sensor, self.encapsulation(sensor, tunnel), oversize));
         self.live(live, Wishes { redirect, ..wishes }, no_outputs, to, target).await
     }
 
@@ -168,17 +180,15 @@ impl Start<'_> {
         path: &Path,
         outer: Option<&config::Sensor>,
     ) -> Result<Run> {
-        let clock = match &self.config.source {
-            From::Live(_) => Clock::Monotonic,
-            From::Replay(replay) => {
-                check_not_read(&target, path, &replay.files)?;
-                Clock::Epoch
-            }
-        };
+        if let From::Replay(replay) = &self.config.source {
+            check_not_read(&target, path, &replay.files)?;
+        }
+        let clock = self.clock();
         let (content, frame_max) = match (self.sensor.zip(outer), &self.config.source) {
             (Some((address, sensor)), _) => {
-                let content = Content::datagrams_to(address, sensor.vni).context("no such datagrams")?;
-                (content, Version::of(address.ip()).frame_max())
+                let encapsulation = self.encapsulation(address, &sensor.tunnel);
+                let content = Content::datagrams_to(address, encapsulation).context("no such datagrams")?;
+                (content, sensor.tunnel.encap.frame_max(Version::of(address.ip())))
             }
             (None, From::Live(_)) => (Content::Frames, FRAME_MAX),
             (None, From::Replay(_)) => (Content::Frames, CAPTURED_MAX as usize),
@@ -194,6 +204,19 @@ impl Start<'_> {
             })
         };
         self.run(wishes, open, to).await
+    }
+
+    /// What frames' times are told by.
+    fn clock(&self) -> Clock {
+        match &self.config.source {
+            From::Live(_) => Clock::Monotonic,
+            From::Replay(_) => Clock::Epoch,
+        }
+    }
+
+    /// What makes the headers of datagrams to `sensor`.
+    fn encapsulation(&self, sensor: SocketAddr, tunnel: &Tunnel) -> Encapsulation {
+        Encapsulation::new(sensor.port(), tunnel.clone(), self.names.clone(), self.clock())
     }
 
     /// `open` gets ready what can fail before any frame is seen, and returns what makes the outputs when
@@ -222,7 +245,7 @@ impl Start<'_> {
         wishes: Wishes,
         open: impl FnOnce(Option<OwnPaths>) -> Result<B>,
         to: String,
-        redirect: Option<(SocketAddr, u32, Oversize)>,
+        redirect: Option<(SocketAddr, Encapsulation, Oversize)>,
     ) -> Result<Run>
     where
         O: Output + Send + 'static,
@@ -263,9 +286,21 @@ impl Start<'_> {
             },
         };
         let filter = self.config.filter.as_ref().map(|filter| &filter.program);
-        let load::Loaded { ebpf, rings, doorbells, counters, own_paths, budget, redirect: maps, filtered } =
-            load::load(&settings, live.ring_size, place, filter)?;
+        let load::Loaded {
+            mut ebpf,
+            rings,
+            doorbells,
+            counters,
+            own_paths,
+            budget,
+            redirect: maps,
+            filtered,
+        } = load::load(&settings, live.ring_size, place, filter)?;
         let begin = open(Some(own_paths.clone()))?;
+        let vnis = match (&redirect, self.config.tunnel()) {
+            (Some(_), Some(tunnel)) if tunnel.has_own_vnis() => Some(Vnis::new(&mut ebpf, tunnel.clone())?),
+            _ => None,
+        };
         let mut hooks = Hooks::new(
             ebpf,
             Accounts::new(counters, live.directions.clone(), self.names.clone()),
@@ -274,7 +309,8 @@ impl Start<'_> {
             place,
             live.attach == Attach::Auto,
             self.links.handle.clone(),
-        );
+        )
+        .with_vnis(vnis);
         if let Some(filtered) = filtered {
             hooks.keep(filtered);
         }
@@ -287,14 +323,14 @@ impl Start<'_> {
             None => None,
         };
         let redirect = match (redirect.zip(maps), place) {
-            (Some(((sensor, vni, oversize), maps)), Place::Tc(hook) | Place::TcLimited(hook)) => {
+            (Some(((sensor, encapsulation, oversize), maps)), Place::Tc(hook) | Place::TcLimited(hook)) => {
                 let changes = self.links.address_changes();
-                let raw = RawSocket::open(sensor, vni, 0, 1, Some(own_paths.clone()), changes)?;
+                let raw = RawSocket::open(sensor, encapsulation, 0, 1, Some(own_paths.clone()), changes)?;
                 if oversize != Oversize::Fragment {
                     raw.forbid_fragments().context("cannot forbid fragments")?;
                 }
                 let cookie = settings.redirect.cookie;
-                let order = Order { sensor, vni, cookie, hook, limit: self.config.limit };
+                let order = Order { sensor, cookie, hook, limit: self.config.limit };
                 let started = Redirect::start(order, raw, maps, own_paths, hooks.ebpf(), self.links);
                 Some(Box::new(started.await?))
             }

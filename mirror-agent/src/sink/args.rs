@@ -6,16 +6,20 @@ use std::{
 };
 
 use clap::Args;
-use mirror_common::vxlan;
+use mirror_common::{geneve, vxlan};
 
-use crate::cli::{ReportForm, RunArgs, bytes};
+use crate::cli::{Encap, ReportForm, RunArgs, bytes};
 
 /// What `mirror-agent sink` is to do.
 #[derive(Args, Clone, Debug)]
 pub struct SinkArgs {
-    /// Address to receive VXLAN on, IPv4 or IPv6; port 4789 unless given
-    #[arg(short, long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:4789", value_parser = parse_listen)]
-    pub listen: SocketAddr,
+    /// Address to receive on, IPv4 or IPv6; the port is 4789 unless given, or 6081 with --encap geneve
+    #[arg(short, long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0", value_parser = parse_listen)]
+    pub listen: Listen,
+
+    /// What frames come in
+    #[arg(long, value_enum, value_name = "PROTOCOL", default_value_t = Encap::Vxlan)]
+    pub encap: Encap,
 
     /// Write the frames to a capture (pcapng, nanoseconds); - is standard output
     #[arg(short, long, value_name = "FILE")]
@@ -34,24 +38,50 @@ pub struct SinkArgs {
     pub rcvbuf: u32,
 }
 
+/// Where a sink listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    ip: IpAddr,
+    /// `None` is the protocol's own.
+    port: Option<u16>,
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self { ip: address.ip(), port: Some(address.port()) }
+    }
+}
+
+impl SinkArgs {
+    /// The address and the port to listen on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        let port = match self.encap {
+            Encap::Vxlan => vxlan::PORT,
+            Encap::Geneve => geneve::PORT,
+        };
+        SocketAddr::new(self.listen.ip, self.listen.port.unwrap_or(port))
+    }
+}
+
 /// `192.0.2.1`, `192.0.2.1:4789`, `::`, `[::]` or `[::]:4789`.
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+fn parse_listen(text: &str) -> Result<Listen, String> {
     let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let address = if let Ok(address) = text.parse::<SocketAddr>() {
-        address
+    let listen = if let Ok(address) = text.parse::<SocketAddr>() {
+        address.into()
     } else if let Ok(ip) = text.parse::<IpAddr>() {
-        SocketAddr::new(ip, vxlan::PORT)
+        Listen { ip, port: None }
     } else if let Some(Ok(ip)) = bracketed.map(str::parse::<Ipv6Addr>) {
-        SocketAddr::new(ip.into(), vxlan::PORT)
+        Listen { ip: ip.into(), port: None }
     } else {
         return Err("expected an address of this host, as in 192.0.2.1, 192.0.2.1:4789 or [::]:4789".into());
     };
-    if address.port() == 0 {
+    if listen.port == Some(0) {
         return Err(
             "port 0 would be any free port, which no mirror could know: give one from 1 to 65535".into()
         );
     }
-    Ok(address)
+    Ok(listen)
 }
 
 fn receive_buffer(text: &str) -> Result<u32, String> {
@@ -75,7 +105,18 @@ mod tests {
             ("[::1]", "[::1]:4789"),
             ("[::1]:65535", "[::1]:65535"),
         ] {
-            assert_eq!(parse_listen(text).unwrap(), expected.parse::<SocketAddr>().unwrap(), "{text}");
+            let args = |encap| SinkArgs {
+                listen: parse_listen(text).unwrap(),
+                encap,
+                write: None,
+                run: RunArgs::default(),
+                report: ReportForm::Text,
+                rcvbuf: 1,
+            };
+            let address = args(Encap::Vxlan).address();
+            assert_eq!(address, expected.parse::<SocketAddr>().unwrap(), "{text}");
+            let port = if address.port() == 4789 { 6081 } else { address.port() };
+            assert_eq!(args(Encap::Geneve).address(), SocketAddr::new(address.ip(), port), "{text}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! `mirror-agent sink`: the receiving end of a mirror.
 //!
-//! It receives VXLAN over UDP, takes the frames out, counts them and writes them to a capture. One thread
+//! It receives VXLAN or GENEVE over UDP, takes the frames out, counts them and writes them to a capture. One thread
 //! does it all: [`socket`] opens, [`wait`] sleeps, [`receive`] reads, [`tally`] decapsulates and counts,
 //! [`capture`] writes, [`report`] tells.
 
@@ -24,7 +24,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 pub use self::{args::SinkArgs, tally::Tally};
 use self::{capture::Capture, receive::Batch};
-use crate::{console, output::pcapng::STDOUT, signals};
+use crate::{cli::Encap, console, output::pcapng::STDOUT, signals};
 
 /// Batches between two looks at the kernel's count of drops, which wraps at 2^32.
 const BATCHES_PER_DROPS: u32 = 4096;
@@ -48,6 +48,7 @@ pub fn run(args: SinkArgs) -> Result<()> {
 /// A sink that listens. One socket feeds it; a second would be a second `Sink` with a tally of its own.
 pub struct Sink {
     socket: UdpSocket,
+    encap: Encap,
     batch: Batch,
     tally: Tally,
     /// The kernel's count of drops when last read.
@@ -77,14 +78,17 @@ impl Sink {
     /// # Errors
     /// As [`run`].
     pub fn open(args: &SinkArgs) -> Result<Self> {
-        let socket = socket::open(args.listen, args.rcvbuf)?;
+        let socket = socket::open(args.address(), args.rcvbuf)?;
         let capture_path = args.write.clone().unwrap_or_default();
         let capture = match &args.write {
-            Some(path) => Some(Capture::create(path).map_err(|error| cannot_write(path, &error))?),
+            Some(path) => {
+                Some(Capture::create(path, args.encap).map_err(|error| cannot_write(path, &error))?)
+            }
             None => None,
         };
         Ok(Self {
             socket,
+            encap: args.encap,
             batch: Batch::new(),
             tally: Tally::new(),
             drops_seen: 0,
@@ -193,11 +197,11 @@ impl Sink {
     /// Counts and writes the datagrams of the batch that arrived by `until_ns`.
     fn take_batch(&mut self, until_ns: u64) -> Result<Option<End>> {
         for datagram in self.batch.datagrams().take_while(|datagram| datagram.time_ns <= until_ns) {
-            let Some((vni, frame)) = self.tally.count(datagram.payload) else {
+            let Some(received) = self.tally.count(self.encap, datagram.payload) else {
                 continue;
             };
             if let Some(capture) = &mut self.capture
-                && let Err(error) = capture.write(vni, datagram.time_ns, frame)
+                && let Err(error) = capture.write(&received, datagram.time_ns)
             {
                 return self.write_failed(&error).map(Some);
             }

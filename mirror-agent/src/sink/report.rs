@@ -24,11 +24,15 @@ pub fn text(tally: &Tally) -> String {
 }
 
 fn counts(tally: &Tally) -> String {
-    let Tally { datagrams, frames, bytes, malformed, kernel_drops, .. } = tally;
-    format!(
+    let Tally { datagrams, frames, bytes, malformed, control, kernel_drops, .. } = tally;
+    let mut text = format!(
         "received {frames} frames ({bytes} bytes) in {datagrams} datagrams, {malformed} malformed, \
          {kernel_drops} dropped by the kernel"
-    )
+    );
+    if *control > 0 {
+        let _ = write!(text, ", {control} control messages");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -43,7 +47,7 @@ mod tests {
 
     #[test]
     fn json_is_as_documented() {
-        let expected = r#"{"schema":1,"datagrams":4,"frames":3,"bytes":180,"malformed":1,"vnis":{"9":1,"10":2},"kernel_drops":5}"#;
+        let expected = r#"{"schema":1,"datagrams":4,"frames":3,"bytes":180,"malformed":1,"control":0,"vnis":{"9":1,"10":2},"kernel_drops":5}"#;
         assert_eq!(serde_json::to_string(&tally()).unwrap(), expected);
     }
 
@@ -54,6 +58,8 @@ mod tests {
             "received 3 frames (180 bytes) in 4 datagrams, 1 malformed, 5 dropped by the kernel\n\
              vni 9: 1 frames\nvni 10: 2 frames"
         );
+        let with_messages = Tally { control: 2, ..tally() };
+        assert!(text(&with_messages).contains("dropped by the kernel, 2 control messages\n"));
     }
 
     #[test]

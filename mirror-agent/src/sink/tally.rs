@@ -2,10 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use mirror_common::{ethernet, vxlan};
+use mirror_common::{
+    ethernet,
+    geneve::{self, Metadata, Payload},
+    vxlan,
+};
 use serde::Serialize;
 
-/// What a sink received. `datagrams` is `frames + malformed`. Serialised, it is the JSON report.
+use crate::cli::Encap;
+
+/// What a sink received. `datagrams` is `frames + control + malformed`. Serialised, it is the JSON report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tally {
     /// Version of the report's format.
@@ -16,12 +22,25 @@ pub struct Tally {
     pub frames: u64,
     /// Bytes of these frames, without outer headers.
     pub bytes: u64,
-    /// Datagrams that are not VXLAN, or hold less than an Ethernet header.
+    /// Datagrams that are not what is expected, or hold less than an Ethernet header.
     pub malformed: u64,
-    /// Frames of each VXLAN network.
+    /// GENEVE's messages between tunnel endpoints (the O bit), which carry no frames.
+    pub control: u64,
+    /// Frames of each network.
     pub vnis: BTreeMap<u32, u64>,
     /// Datagrams that the kernel dropped before the sink could read them.
     pub kernel_drops: u64,
+}
+
+/// A frame as it came out of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// Its network.
+    pub vni: u32,
+    /// What the mirror tells of it.
+    pub metadata: Option<Metadata>,
+    /// From the Ethernet header on.
+    pub frame: &'a [u8],
 }
 
 impl Tally {
@@ -33,24 +52,38 @@ impl Tally {
             frames: 0,
             bytes: 0,
             malformed: 0,
+            control: 0,
             vnis: BTreeMap::new(),
             kernel_drops: 0,
         }
     }
 
-    /// Counts a UDP payload, and returns the VNI and the frame inside where there is one.
-    pub fn count<'a>(&mut self, payload: &'a [u8]) -> Option<(u32, &'a [u8])> {
+    /// Counts a UDP payload, and returns what is inside where that is a frame.
+    pub fn count<'a>(&mut self, encap: Encap, payload: &'a [u8]) -> Option<Received<'a>> {
         self.datagrams += 1;
-        let Some((vni, frame)) =
-            vxlan::decapsulate(payload).filter(|(_, frame)| frame.len() >= ethernet::HEADER_LEN as usize)
-        else {
-            self.malformed += 1;
-            return None;
+        let payload = match encap {
+            Encap::Geneve => geneve::decapsulate(payload),
+            Encap::Vxlan => match vxlan::decapsulate(payload) {
+                Some((vni, frame)) => Payload::Frame { vni, metadata: None, frame },
+                None => Payload::Malformed,
+            },
         };
-        self.frames += 1;
-        self.bytes += frame.len() as u64;
-        *self.vnis.entry(vni).or_default() += 1;
-        Some((vni, frame))
+        match payload {
+            Payload::Frame { vni, metadata, frame } if frame.len() >= ethernet::HEADER_LEN as usize => {
+                self.frames += 1;
+                self.bytes += frame.len() as u64;
+                *self.vnis.entry(vni).or_default() += 1;
+                Some(Received { vni, metadata, frame })
+            }
+            Payload::Control => {
+                self.control += 1;
+                None
+            }
+            Payload::Frame { .. } | Payload::Malformed => {
+                self.malformed += 1;
+                None
+            }
+        }
     }
 }
 
@@ -73,9 +106,11 @@ mod tests {
         let mut tally = Tally::new();
         let large = datagram(vxlan::VNI_MAX, &[1; 9000]);
         let small = datagram(0, &[2; 14]);
-        assert_eq!(tally.count(&large), Some((vxlan::VNI_MAX, &[1; 9000][..])));
-        assert_eq!(tally.count(&small), Some((0, &[2; 14][..])), "an Ethernet header alone is a frame");
-        assert_eq!(tally.count(&small), Some((0, &[2; 14][..])));
+        let received = |vni, frame| Some(Received { vni, metadata: None, frame });
+        let mut count = |payload| tally.count(Encap::Vxlan, payload);
+        assert_eq!(count(&large), received(vxlan::VNI_MAX, &[1; 9000]));
+        assert_eq!(count(&small), received(0, &[2; 14]), "an Ethernet header alone is a frame");
+        assert_eq!(count(&small), received(0, &[2; 14]));
         assert_eq!((tally.datagrams, tally.frames, tally.bytes, tally.malformed), (3, 3, 9028, 0));
         assert_eq!(tally.vnis, BTreeMap::from([(0, 2), (vxlan::VNI_MAX, 1)]));
     }
@@ -94,7 +129,7 @@ mod tests {
         ];
         let mut tally = Tally::new();
         for case in &cases {
-            assert_eq!(tally.count(case), None, "{case:?}");
+            assert_eq!(tally.count(Encap::Vxlan, case), None, "{case:?}");
         }
         let expected = Tally { datagrams: cases.len() as u64, malformed: cases.len() as u64, ..Tally::new() };
         assert_eq!(tally, expected);
@@ -105,6 +140,24 @@ mod tests {
         let mut noisy = datagram(5, &[0; 14]);
         noisy[..4].copy_from_slice(&[0xff; 4]);
         noisy[7] = 0xff;
-        assert_eq!(Tally::new().count(&noisy).map(|(vni, _)| vni), Some(5));
+        assert_eq!(Tally::new().count(Encap::Vxlan, &noisy).map(|received| received.vni), Some(5));
+    }
+
+    #[test]
+    fn geneve_has_frames_messages_and_what_is_malformed() {
+        let metadata = Metadata { time_ns: 1, wire_len: 60, direction: 0, ifindex: 3 };
+        let option = metadata.option();
+        let right = [&geneve::header(9, option.len())[..], &option, &[5; 14]].concat();
+        let mut tally = Tally::new();
+        let expected = Received { vni: 9, metadata: Some(metadata), frame: &[5; 14] };
+        assert_eq!(tally.count(Encap::Geneve, &right), Some(expected));
+        let mut control = right.clone();
+        control[1] = 0x80;
+        let no_frame = &right[..right.len() - 1];
+        for payload in [&control[..], no_frame, &datagram(9, &[0; 60])] {
+            assert_eq!(tally.count(Encap::Geneve, payload), None);
+        }
+        assert_eq!((tally.datagrams, tally.frames, tally.control, tally.malformed), (4, 1, 1, 2));
+        assert_eq!(tally.count(Encap::Vxlan, &right), None, "one is not taken for the other");
     }
 }

@@ -17,6 +17,7 @@ use std::{
 use mirror_agent::{
     cli::{Oversize, Transmit},
     config::Delivery,
+    encap::encapsulation::Encapsulation,
     ledger::OutputCounters,
     output::{
         Output as _,
@@ -217,11 +218,13 @@ pub fn open(sensor: &str, transmit: Transmit, thread: u32, threads: u32) -> Sens
 
 /// An output that sends by a program in the kernel only where that is the `way`.
 pub fn open_for(way: Way, sensor: &str, transmit: Transmit, thread: u32, threads: u32) -> SensorOutput {
-    let sensor = sensor.parse().unwrap();
+    let sensor: SocketAddr = sensor.parse().unwrap();
     let changes = Arc::<AtomicU64>::default();
-    let raw = RawSocket::open(sensor, VNI, thread, threads, None, changes).unwrap();
+    let raw =
+        RawSocket::open(sensor, Encapsulation::vxlan(sensor.port(), VNI), thread, threads, None, changes)
+            .unwrap();
     let delivery = Delivery { transmit, oversize: Oversize::Fragment };
-    let output = SensorOutput::open(raw, sensor, VNI, delivery, None).unwrap();
+    let output = SensorOutput::open(raw, sensor, delivery, None).unwrap();
     if way == Way::Program { output } else { output.without_program() }
 }
 

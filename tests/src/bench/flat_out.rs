@@ -6,10 +6,9 @@ use std::{
 };
 
 use super::{interrupt, place::Place, systems::System, traffic::Traffic};
-use crate::vxlan;
 
-/// Bytes around a mirrored frame: Ethernet, IPv4, UDP, VXLAN.
-const OUTER: u64 = 14 + 20 + 8 + vxlan::HEADER_LEN as u64;
+/// Bytes of the outer headers: Ethernet, IPv4, UDP.
+const OUTER: u64 = 14 + 20 + 8;
 /// From the generator's start until its rate, and a ring's filling, have settled.
 const WARM_UP: Duration = Duration::from_millis(150);
 
@@ -65,7 +64,7 @@ pub fn measure(place: &Place, system: &'static System, traffic: Traffic, phase: 
     FlatOut {
         offered: (sent_then - sent) as f64 / seconds,
         delivered: came.frames as f64 / seconds,
-        bits: came.bytes.saturating_sub(OUTER * came.frames) as f64 * 8.0 / seconds,
+        bits: came.bytes.saturating_sub((OUTER + system.tunnel_len()) * came.frames) as f64 * 8.0 / seconds,
         frames: total.frames,
         lost,
         lost_by,

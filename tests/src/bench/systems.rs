@@ -5,7 +5,7 @@ use std::env;
 use serde::{Serialize, Serializer};
 
 use super::place::Place;
-use crate::{agent::Agent, lab::RUN, mirred, report::Report};
+use crate::{agent::Agent, geneve, lab::RUN, mirred, report::Report, vxlan};
 
 /// The processor that programs mirror on.
 pub const PROCESSOR: &str = "1";
@@ -13,7 +13,7 @@ pub const PROCESSOR: &str = "1";
 pub const MIRRED: &str = "mirred";
 
 /// All that can be measured, in the order of the table.
-pub static SYSTEMS: [System; 8] = [
+pub static SYSTEMS: [System; 10] = [
     // What the generator does alone.
     System { name: "nothing", color: "#999999", mirror: Mirror::Nothing },
     System { name: "agent-packet", color: "#0072b2", mirror: Mirror::Agent("--cpu 1 --transmit packet") },
@@ -33,6 +33,17 @@ pub static SYSTEMS: [System; 8] = [
         name: "netsniff-ng",
         color: "#cc79a7",
         mirror: Mirror::Program("netsniff-ng --in eth0 --out vx0 --silent --ring-size 16MiB"),
+    },
+    // Measured where they are named: what GENEVE's option costs.
+    System {
+        name: "agent-geneve",
+        color: "#004c79",
+        mirror: Mirror::Agent("--cpu 1 --transmit packet --encap geneve"),
+    },
+    System {
+        name: "agent-geneve-redirect",
+        color: "#8c3d00",
+        mirror: Mirror::Agent("--mode redirect --encap geneve"),
     },
 ];
 
@@ -83,6 +94,23 @@ impl System {
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         matches!(self.mirror, Mirror::Nothing)
+    }
+
+    /// Whether it is measured only where it is named.
+    #[must_use]
+    pub fn is_by_name(&self) -> bool {
+        self.is_geneve()
+    }
+
+    /// Bytes between UDP and a mirrored frame.
+    #[must_use]
+    pub fn tunnel_len(&self) -> u64 {
+        let len = if self.is_geneve() { geneve::HEADERS_LEN } else { vxlan::HEADER_LEN };
+        len as u64
+    }
+
+    fn is_geneve(&self) -> bool {
+        matches!(self.mirror, Mirror::Agent(arguments) if arguments.contains("geneve"))
     }
 
     /// Why it cannot be measured at `place`, if so: its program is not there, or does not mirror.

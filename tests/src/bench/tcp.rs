@@ -15,9 +15,9 @@ const START: Duration = Duration::from_secs(5);
 /// Longer than iperf3's own time by this is too long.
 const GRACE: Duration = Duration::from_secs(10);
 /// Headers of each datagram at the sensor: Ethernet and IPv4; and further in, once per mirrored frame: UDP,
-/// VXLAN, Ethernet, IPv4, TCP with time stamps.
+/// the tunnel, Ethernet, IPv4, TCP with time stamps.
 const PER_FRAGMENT: u64 = 14 + 20;
-const PER_FRAME: u64 = 8 + 8 + 14 + 20 + 32;
+const PER_FRAME: u64 = 8 + 14 + 20 + 32;
 
 /// One measurement.
 #[derive(Debug, Clone)]
@@ -55,7 +55,8 @@ pub fn measure(place: &Place, system: &'static System, seconds: u64) -> Tcp {
     });
     let end = &result["end"];
     let number = |value: &Value| value.as_f64().expect("a number of iperf3's");
-    let payload = came.bytes.saturating_sub(PER_FRAGMENT * came.frames + PER_FRAME * datagrams);
+    let payload =
+        came.bytes.saturating_sub(PER_FRAGMENT * came.frames + (PER_FRAME + system.tunnel_len()) * datagrams);
     Tcp {
         bits: number(&end["sum_received"]["bits_per_second"]),
         retransmits: end["sum_sent"]["retransmits"].as_u64().unwrap_or_default(),

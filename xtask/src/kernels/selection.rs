@@ -12,6 +12,7 @@ pub struct Selection {
 const TSHARK: &str = "reads with tshark, which with its libraries is larger than all the rest";
 const LOAD: &str = "is about a load that an emulated processor does not carry";
 const COVERED: &str = "kernels.rs has it for every path, and it takes long";
+const COVERED_HERE: &str = "differs from other tests by a number only";
 const NO_KERNEL: &str = "no kernel has a part in it";
 
 /// In the order in which they run. What is not here measures time (`idle`, `replay_pacing`, `replay_speed`), loads
@@ -21,6 +22,14 @@ const NO_KERNEL: &str = "no kernel has a part in it";
 /// 6.2 only, and `packet_transmitter` takes more than half as long as all the others together.
 pub const SELECTED: &[Selection] = &[
     Selection { binary: "kernels", left_out: &[] },
+    Selection {
+        binary: "vni",
+        left_out: &[
+            ("told_and_written", TSHARK),
+            ("cannot_be_are_refused", NO_KERNEL),
+            ("comes_back", COVERED_HERE),
+        ],
+    },
     Selection {
         binary: "attach",
         left_out: &[("clsact_agent_leaves", COVERED), ("ping_and_download", COVERED)],

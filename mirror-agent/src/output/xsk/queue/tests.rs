@@ -216,7 +216,7 @@ proptest! {
         for (index, round) in rounds.iter().enumerate() {
             let counters = OutputCounters::default();
             let frames = vec![Frame::whole(&HEADER, b""); round.len()];
-            let mut books = Books::new(&frames, &counters);
+            let mut books = Books::new(&frames, &counters, 8);
             let mut events_now = events.split_off(events.len() / 2);
             let goes_down = down_in == Some(index) && !round.is_empty();
             if goes_down {
@@ -255,7 +255,7 @@ proptest! {
         kernel.delivered.clear();
         let counters = OutputCounters::default();
         let frames = [Frame::whole(&HEADER, b"")];
-        let mut books = Books::new(&frames, &counters);
+        let mut books = Books::new(&frames, &counters, 8);
         queue.push_out(&mut books, || kernel.kick(), || {}).unwrap();
         stage(&mut queue, 0, 1);
         queue.push_out(&mut books, || kernel.kick(), || {}).unwrap();
@@ -274,7 +274,7 @@ fn a_packet_that_is_always_dropped_is_given_up_in_time() {
     let (mut queue, mut kernel) = both(true, false, vec![Event::Drop(TRIES as usize)]);
     let counters = OutputCounters::default();
     let frames = [Frame::whole(&HEADER, b""); 3];
-    let mut books = Books::new(&frames, &counters);
+    let mut books = Books::new(&frames, &counters, 8);
     (0..3).for_each(|frame| stage(&mut queue, frame, 1));
     let mut pauses = 0;
     queue.push_out(&mut books, || kernel.kick(), || pauses += 1).unwrap();
@@ -288,7 +288,7 @@ fn a_queue_that_does_nothing_is_found_out_and_no_frame_is_counted() {
     let (mut queue, _) = both(true, false, Vec::new());
     let counters = OutputCounters::default();
     let frames = [Frame::whole(&HEADER, b"")];
-    let mut books = Books::new(&frames, &counters);
+    let mut books = Books::new(&frames, &counters, 8);
     stage(&mut queue, 0, 1);
     assert_eq!(queue.push_out(&mut books, || Ok(()), || {}), Err(libc::EIO));
     assert_eq!(books.counted(), 0);
