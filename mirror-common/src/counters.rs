@@ -88,3 +88,25 @@ pub const fn key(ifindex: u32, direction: Direction) -> u32 {
     // The kernel's interface numbers are positive 32-bit signed integers: the shift loses nothing.
     ifindex << 1 | direction as u32
 }
+
+/// Places in the map of counters that are found without a search.
+pub const NEAR: u32 = 256;
+
+/// Counters in such a place, and whose they are: the interface and direction that came first of those which share it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NearCounters {
+    /// [`key`] of whose they are; 0 is nobody's.
+    pub key: u32,
+    /// 0.
+    pub padding: u32,
+    /// What is counted.
+    pub counters: HookCounters,
+}
+
+/// The place of an interface and direction, below [`NEAR`].
+#[inline(always)]
+#[must_use]
+pub const fn near(key: u32) -> u32 {
+    key % NEAR
+}

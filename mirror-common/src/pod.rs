@@ -3,7 +3,7 @@
 
 use crate::{
     budget::Demand,
-    counters::HookCounters,
+    counters::{HookCounters, NearCounters},
     own::Path,
     record::Doorbell,
     redirect::{Sighting, Template},
@@ -12,6 +12,8 @@ use crate::{
 
 // SAFETY: `repr(C)`, integers and arrays of them only, no padding.
 unsafe impl aya::Pod for HookCounters {}
+// SAFETY: as above.
+unsafe impl aya::Pod for NearCounters {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Path {}
 // SAFETY: as above.

@@ -2,7 +2,6 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mirror_common::{
-    counters::key,
     ethernet::TAG_LEN,
     own,
     record::{Direction, RecordHeader, Segmentation},
@@ -10,8 +9,9 @@ use mirror_common::{
 
 use crate::{
     classify::{Class, classify},
+    counters,
     filter::filter_skb,
-    maps::{COUNTERS, HEADERS, setting},
+    maps::{HEADERS, setting},
     offload,
     redirect::{self, Met, Traits},
     ring::{Copied, copy_into_ring},
@@ -24,9 +24,7 @@ use crate::{
 #[inline(always)]
 pub fn capture(skb: Skb, direction: Direction, is_limited: bool) {
     let ifindex = skb.ifindex();
-    let (Some(counters), Some(headers)) =
-        (COUNTERS.get_ptr_mut(key(ifindex, direction)), HEADERS.get_ptr_mut(0))
-    else {
+    let (Some(counters), Some(headers)) = (counters::of(ifindex, direction), HEADERS.get_ptr_mut(0)) else {
         // User space makes the entry before it attaches, and takes it away after; the array has one element.
         return;
     };

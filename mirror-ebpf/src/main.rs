@@ -6,6 +6,7 @@
 
 mod capture;
 mod classify;
+mod counters;
 mod datagram;
 mod datagrams;
 mod encapsulate;

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use mirror_common::{
     budget::{Bucket, Demand, GRADES, RANKS, Share},
-    counters::HookCounters,
+    counters::{HookCounters, NEAR, NearCounters},
     headers::Headers,
     own::Path,
     record::{Doorbell, RINGS_MAX},
@@ -15,8 +15,13 @@ use mirror_common::{
     settings::{Redirect, Select, Settings, SkbLayout, XdpLayout},
 };
 
-/// One entry per interface and direction ([`mirror_common::counters::key`]), made before its hook is
-/// attached. Memory is taken per entry, since most hosts mirror a handful of interfaces.
+/// The counters of an interface and direction, set up before its hook is attached. Those of nearly all are here: it takes
+/// no call to find them.
+#[btf_map]
+pub static NEAR_COUNTERS: PerCpuArray<NearCounters, { NEAR as usize }> = PerCpuArray::new();
+
+/// Those whose place is taken by others, under [`mirror_common::counters::key`]. Memory is taken per entry, since most
+/// hosts mirror a handful of interfaces.
 #[btf_map]
 pub static COUNTERS: PerCpuHashMap<u32, HookCounters, 8192, { BPF_F_NO_PREALLOC as usize }> =
     PerCpuHashMap::new();

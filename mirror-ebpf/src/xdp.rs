@@ -11,9 +11,7 @@ use aya_ebpf::{
 };
 use mirror_common::{
     bytes::Bytes,
-    checksum,
-    counters::key,
-    ethernet,
+    checksum, ethernet,
     headers::{Headers, Part},
     ip,
     record::{ChecksumPlace, Direction, RecordHeader, Segmentation},
@@ -21,8 +19,9 @@ use mirror_common::{
 
 use crate::{
     classify::{Class, classify},
+    counters,
     filter::filter_xdp,
-    maps::{COUNTERS, HEADERS, setting},
+    maps::{HEADERS, setting},
     packet::Packet,
     ring::{Copied, copy_into_ring},
     select,
@@ -147,8 +146,7 @@ impl Bytes for Buff {
 #[inline(always)]
 pub fn capture(buff: Buff, is_skb: bool) {
     let ifindex = buff.ifindex();
-    let (Some(counters), Some(headers)) =
-        (COUNTERS.get_ptr_mut(key(ifindex, Direction::Ingress)), HEADERS.get_ptr_mut(0))
+    let (Some(counters), Some(headers)) = (counters::of(ifindex, Direction::Ingress), HEADERS.get_ptr_mut(0))
     else {
         // As for TC: both are always there.
         return;

@@ -54,12 +54,23 @@ impl Holdings {
         holdings
     }
 
-    /// Entries of the map with this name.
+    /// Interfaces and directions that are counted: entries of the agent's two maps of counters.
     ///
     /// # Panics
-    /// Where the process has no such map.
+    /// Where the process has no such maps.
     #[must_use]
-    pub fn entries(&self, name: &str) -> usize {
+    pub fn counted(&self) -> usize {
+        // A place in the array begins with a number, which is 0 where it is nobody's.
+        let is_taken = |entry: &serde_json::Value| {
+            let bytes = entry["values"][0]["value"].as_array().expect("bytes");
+            bytes[..4].iter().any(|byte| byte != "0x00")
+        };
+        let near = self.entries("NEAR_COUNTERS").iter().filter(|entry| is_taken(entry)).count();
+        near + self.entries("COUNTERS").len()
+    }
+
+    /// Entries of the map with this name.
+    fn entries(&self, name: &str) -> Vec<serde_json::Value> {
         let map = self.maps.iter().find(|id| {
             let map: serde_json::Value =
                 serde_json::from_str(&bpftool("map show", **id)).expect("bpftool -j");
@@ -67,7 +78,7 @@ impl Holdings {
         });
         let id = map.unwrap_or_else(|| panic!("no map {name} among {:?}", self.maps));
         let entries: serde_json::Value = serde_json::from_str(&bpftool("map dump", *id)).expect("bpftool -j");
-        entries.as_array().expect("a list").len()
+        entries.as_array().expect("a list").clone()
     }
 
     /// Checks that the kernel has none of the programs, maps and links any more, or soon has not.

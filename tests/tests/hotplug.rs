@@ -55,7 +55,7 @@ fn five_hundred_interfaces_come_and_go_under_load() {
     });
     let agent = Agent::start(router, &format!("--iface veth* --iface eth0 {TO_SENSOR}"));
     let before = Holdings::of(agent.pid());
-    let entries = || Holdings::of(agent.pid()).entries("COUNTERS");
+    let entries = || Holdings::of(agent.pid()).counted();
     assert_eq!(entries(), 2, "eth0 both ways");
     let load = Generator::new("eth0").rate(8_000).start(&lab.client, 0..LOAD);
 
@@ -74,7 +74,7 @@ fn five_hundred_interfaces_come_and_go_under_load() {
     swarm::send(router, 0..PAIRS, FRAMES);
     wait_until("all frames at the sensor", || arrivals.total() == first + (PAIRS * FRAMES) as u64);
     let full = Holdings::of(agent.pid());
-    assert_eq!(full.entries("COUNTERS"), 2 + 2 * PAIRS);
+    assert_eq!(full.counted(), 2 + 2 * PAIRS);
     assert_eq!((&full.programs, &full.maps), (&before.programs, &before.maps), "loaded once");
 
     let started = Instant::now();
@@ -334,7 +334,7 @@ fn xdp_follows_patterns_too() {
     // Taken up when the other program is gone.
     drop(foreign);
     Generator::new("eth0").rate(1_000).send(&other, 0..1);
-    let entries = || Holdings::of(agent.pid()).entries("COUNTERS");
+    let entries = || Holdings::of(agent.pid()).counted();
     wait_until("attached to the last one", || entries() == PAIRS + 1);
     swarm::delete_at_once(router, 0..PAIRS);
     wait_until("entries given back", || entries() == 1);

@@ -2,43 +2,63 @@
 
 use anyhow::{Context as _, Result};
 use aya::{
-    maps::{MapData, PerCpuHashMap, PerCpuValues},
+    Pod,
+    maps::{MapData, PerCpuArray, PerCpuHashMap, PerCpuValues},
     util::nr_cpus,
 };
 use mirror_common::{
-    counters::{HookCounters, key},
+    counters::{HookCounters, NearCounters, key, near},
     record::Direction,
 };
 
 /// The counters of all hooks.
-pub struct Counters(PerCpuHashMap<MapData, u32, HookCounters>);
+pub struct Counters {
+    near: PerCpuArray<MapData, NearCounters>,
+    /// Those whose place in `near` is another's.
+    far: PerCpuHashMap<MapData, u32, HookCounters>,
+}
 
 impl Counters {
-    pub(super) fn new(map: PerCpuHashMap<MapData, u32, HookCounters>) -> Self {
-        Self(map)
+    pub(super) fn new(
+        near: PerCpuArray<MapData, NearCounters>,
+        far: PerCpuHashMap<MapData, u32, HookCounters>,
+    ) -> Self {
+        Self { near, far }
     }
 
-    /// Makes the entry of an interface and direction, before its hook is attached: hooks do not look at
-    /// frames that they cannot count. An entry that exists keeps its counts.
+    /// Sets up those of an interface and direction, before its hook is attached: hooks do not look at
+    /// frames that they cannot count. Counters that are there keep their counts.
     ///
     /// # Errors
     ///
     /// The kernel has no memory, or the map is full: it holds 4096 interfaces at a time.
     pub fn open(&mut self, ifindex: u32, direction: Direction) -> Result<()> {
         let key = key(ifindex, direction);
-        if self.0.get(&key, 0).is_ok() {
+        let owner = self.near(key)?.0;
+        if owner == key || self.far.get(&key, 0).is_ok() {
             return Ok(());
         }
-        let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the processors")?;
-        let zeros = PerCpuValues::try_from(vec![HookCounters::default(); cpus])
-            .context("cannot lay out counters for each processor")?;
-        self.0.insert(key, zeros, 0).with_context(|| format!("cannot count for interface number {ifindex}"))
+        let set = if owner == 0 {
+            let values = on_each_processor(NearCounters { key, ..NearCounters::default() })?;
+            self.near.set(near(key), values, 0)
+        } else {
+            self.far.insert(key, on_each_processor(HookCounters::default())?, 0)
+        };
+        set.with_context(|| format!("cannot count for interface number {ifindex}"))
     }
 
-    /// Takes an entry away. No hook may run any more that counts into it.
+    /// Takes those of an interface and direction away. No hook may run any more that counts into them.
     pub fn close(&mut self, ifindex: u32, direction: Direction) {
-        if let Err(error) = self.0.remove(&key(ifindex, direction)) {
-            log::debug!("giving back the counters of interface number {ifindex}: {error}");
+        let key = key(ifindex, direction);
+        let result = self.near(key).and_then(|(owner, _)| {
+            if owner == key {
+                Ok(self.near.set(near(key), on_each_processor(NearCounters::default())?, 0)?)
+            } else {
+                Ok(self.far.remove(&key)?)
+            }
+        });
+        if let Err(error) = result {
+            log::debug!("giving back the counters of interface number {ifindex}: {error:#}");
         }
     }
 
@@ -46,12 +66,31 @@ impl Counters {
     ///
     /// # Errors
     ///
-    /// The entry was never opened.
+    /// They were never set up.
     pub fn read(&self, ifindex: u32, direction: Direction) -> Result<HookCounters> {
-        let values = self
-            .0
-            .get(&key(ifindex, direction), 0)
-            .with_context(|| format!("no counters of interface number {ifindex}"))?;
-        Ok(values.iter().fold(HookCounters::default(), |sum, one| sum.plus(*one)))
+        let key = key(ifindex, direction);
+        let (owner, counters) = self.near(key)?;
+        if owner == key {
+            return Ok(counters);
+        }
+        let values =
+            self.far.get(&key, 0).with_context(|| format!("no counters of interface number {ifindex}"))?;
+        Ok(sum(values.iter().copied()))
     }
+
+    /// Whose the near place of `key` is, and the sum of what they counted.
+    fn near(&self, key: u32) -> Result<(u32, HookCounters)> {
+        let values = self.near.get(&near(key), 0).context("cannot read the hooks' counters")?;
+        let owner = values.first().map_or(0, |one| one.key);
+        Ok((owner, sum(values.iter().map(|one| one.counters))))
+    }
+}
+
+fn sum(counters: impl Iterator<Item = HookCounters>) -> HookCounters {
+    counters.fold(HookCounters::default(), HookCounters::plus)
+}
+
+fn on_each_processor<T: Pod>(value: T) -> Result<PerCpuValues<T>> {
+    let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the processors")?;
+    PerCpuValues::try_from(vec![value; cpus]).context("cannot lay out counters for each processor")
 }

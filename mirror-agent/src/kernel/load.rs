@@ -5,12 +5,12 @@ use std::os::fd::AsFd as _;
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{ArrayOfMaps, Map, MapData, PerCpuHashMap},
+    maps::{ArrayOfMaps, Map, MapData},
     programs::{Program as AyaProgram, ProgramError},
     util::nr_cpus,
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
-use mirror_common::{counters::HookCounters, settings::Settings};
+use mirror_common::settings::Settings;
 
 use super::{
     counters::Counters, doorbell::Doorbells, filtered::Filtered, hooks::Place, own_paths::OwnPaths,
@@ -91,8 +91,8 @@ pub fn load(settings: &Settings, ring_size: u32, place: Place, filter: Option<&P
     };
     let doorbells = Doorbells::new(doorbells.fd().as_fd()).context("cannot map the doorbells")?;
     let budget = if has_budget { Some(share_budget(&mut ebpf, cpus)?) } else { None };
-    let counters: PerCpuHashMap<MapData, u32, HookCounters> = take_map(&mut ebpf, "COUNTERS")?.try_into()?;
-    let counters = Counters::new(counters);
+    let near = take_map(&mut ebpf, "NEAR_COUNTERS")?.try_into()?;
+    let counters = Counters::new(near, take_map(&mut ebpf, "COUNTERS")?.try_into()?);
     Ok(Loaded { ebpf, rings, doorbells, counters, own_paths, budget, redirect, filtered })
 }
 
