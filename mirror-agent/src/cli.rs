@@ -83,9 +83,16 @@ pub struct MirrorArgs {
     #[arg(long, value_enum, value_name = "PLACE", default_value_t = Mode::Ring, conflicts_with = "read")]
     pub mode: Mode,
     /// Sensor to send to: an address or a name, and a UDP port, unless given 4789, or 6081 with --encap geneve; an IPv6
-    /// address with a port goes in brackets: [fd00::2]:4789 [default: 127.0.0.1]
-    #[arg(short, long, value_name = "HOST[:PORT]")]
-    pub dest: Option<String>,
+    /// address with a port goes in brackets: [fd00::2]:4789; repeatable: each connection goes to one of them, to one
+    /// with =2 behind it twice as many [default: 127.0.0.1]
+    #[arg(short, long, value_name = "HOST[:PORT][=WEIGHT]")]
+    pub dest: Vec<String>,
+    /// Send every frame to every --dest
+    #[arg(long)]
+    pub fanout: bool,
+    /// How often the names of sensors are looked up again
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration, default_value = "30s", conflicts_with = "write")]
+    pub resolve_interval: Duration,
     /// What frames are sent in [default: vxlan]
     #[arg(long, value_enum, value_name = "PROTOCOL")]
     pub encap: Option<Encap>,
@@ -412,10 +419,29 @@ pub fn host_and_port(text: &str, default_port: u16) -> Result<(String, u16), Str
             (host, nonzero(port)?)
         }
     };
-    if host.is_empty() || host.contains([':', '[', ']', '/', ' ']) {
+    if host.is_empty() || host.contains([':', '[', ']', '/', ' ', '=']) {
         return Err("neither an address nor a name, with or without a port".into());
     }
     Ok((host.to_string(), port))
+}
+
+/// The largest weight of a sensor.
+const WEIGHT_MAX: u32 = 1000;
+
+/// Takes a weight off what [`host_and_port`] takes apart. No weight is 1.
+///
+/// # Errors
+///
+/// As for [`host_and_port`], and what is wrong with the weight.
+pub fn host_port_and_weight(text: &str, default_port: u16) -> Result<(String, u16, u32), String> {
+    let (dest, weight) = match text.rsplit_once('=') {
+        None => (text, 1),
+        Some((dest, weight)) => match weight.parse() {
+            Ok(number @ 1..=WEIGHT_MAX) => (dest, number),
+            _ => return Err(format!("{weight:?} is not a weight: a whole number from 1 to {WEIGHT_MAX}")),
+        },
+    };
+    host_and_port(dest, default_port).map(|(host, port)| (host, port, weight))
 }
 
 fn nonzero(port: u16) -> Result<u16, String> {
@@ -451,6 +477,24 @@ mod tests {
             ["", ":99", "10.0.0.2:0", "[::1]:0", "sensor:0", "sensor:65536", "sensor:x", "a b", "[::1"]
         {
             assert!(host_and_port(text, 4789).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn weights() {
+        for (text, port, weight) in [
+            ("sensor", 4789, 1),
+            ("sensor=3", 4789, 3),
+            ("sensor:99=1000", 99, 1000),
+            ("[fd00::2]:99=2", 99, 2),
+        ] {
+            let (_, found, found_weight) = host_port_and_weight(text, 4789).unwrap();
+            assert_eq!((found, found_weight), (port, weight), "{text}");
+        }
+        for text in
+            ["sensor=", "sensor=0", "sensor=1001", "sensor=-1", "sensor=1.5", "sensor=x", "=2", "a=1=2"]
+        {
+            assert!(host_port_and_weight(text, 4789).is_err(), "{text}");
         }
     }
 

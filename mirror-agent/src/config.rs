@@ -1,12 +1,14 @@
 //! What the agent was told to do, validated: nothing past start-up reads the command line.
 
 use std::{
+    fmt::{self, Display, Formatter},
     io::{self, IsTerminal as _},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use mirror_common::record::Direction;
+use mirror_common::{pool::DESTINATIONS_MAX, record::Direction};
 
 use crate::{
     cli::{self, Attach, Hook, MirrorArgs, Mode, Oversize, PacingArgs, ReportForm, Transmit, XdpAttach},
@@ -87,14 +89,14 @@ pub struct Replay {
 /// Where frames go.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// To a sensor.
-    Sensor(Sensor, Delivery),
+    /// To sensors.
+    Sensors(Sensors, Delivery),
     /// Into a capture.
     File {
         /// `-` is standard output.
         path: PathBuf,
         /// Whose datagrams are written; frames are where there is none.
-        outer: Option<Sensor>,
+        outer: Option<Sensors>,
     },
 }
 
@@ -107,15 +109,53 @@ pub struct Delivery {
     pub oversize: Oversize,
 }
 
+/// Sensors, and how frames are shared out among them.
+#[derive(Clone, Debug)]
+pub struct Sensors {
+    /// Each once; 1 to [`DESTINATIONS_MAX`].
+    pub all: Vec<Sensor>,
+    /// How frames are wrapped.
+    pub tunnel: Tunnel,
+    /// Whether each gets every frame; else each connection goes to one of them.
+    pub is_fanout: bool,
+    /// How often names are looked up again.
+    pub resolve_interval: Duration,
+}
+
+impl Sensors {
+    /// Whether there is more than one.
+    #[must_use]
+    pub fn is_pool(&self) -> bool {
+        self.all.len() > 1
+    }
+}
+
 /// A sensor as the user names it.
 #[derive(Clone, Debug)]
 pub struct Sensor {
-    /// Address or name.
+    /// Address or name, in one way of several to write it.
     pub host: String,
     /// UDP port, not 0.
     pub port: u16,
-    /// How frames are wrapped.
-    pub tunnel: Tunnel,
+    /// How much of all connections it gets, against the others.
+    pub weight: u32,
+}
+
+impl Sensor {
+    /// Its address, where the user did not give a name.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.host.parse().ok().map(|address: IpAddr| SocketAddr::new(address, self.port))
+    }
+}
+
+impl Display for Sensor {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.address() {
+            Some(address) => address.fmt(f),
+            None => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
 }
 
 /// The sensor when none is named: this host.
@@ -209,7 +249,7 @@ impl Config {
     #[must_use]
     pub fn tunnel(&self) -> Option<&Tunnel> {
         match &self.output {
-            Output::Sensor(sensor, _) | Output::File { outer: Some(sensor), .. } => Some(&sensor.tunnel),
+            Output::Sensors(sensors, _) | Output::File { outer: Some(sensors), .. } => Some(&sensors.tunnel),
             Output::File { outer: None, .. } => None,
         }
     }
@@ -218,18 +258,13 @@ impl Config {
 fn output(args: &MirrorArgs, wanted: &Wanted) -> Result<Output, String> {
     let tunnel = tunnel(args, wanted)?;
     let has_own_vnis = tunnel.has_own_vnis();
-    let sensor = || {
-        let dest = args.dest.as_deref().unwrap_or(DEFAULT_DEST);
-        let (host, port) = cli::host_and_port(dest, tunnel.encap.port())
-            .map_err(|error| format!("--dest {dest:?}: {error}"))?;
-        Ok::<_, String>(Sensor { host, port, tunnel })
-    };
     let Some(path) = &args.write else {
         let delivery = Delivery { transmit: args.transmit, oversize: args.oversize };
-        return Ok(Output::Sensor(sensor()?, delivery));
+        return Ok(Output::Sensors(sensors(args, tunnel)?, delivery));
     };
     let in_vain = [
-        ("--dest", args.dest.is_some()),
+        ("--dest", !args.dest.is_empty()),
+        ("--fanout", args.fanout),
         ("--vni", args.vni.is_some()),
         ("--encap", args.encap.is_some()),
         ("--iface NAME=vni:N", has_own_vnis),
@@ -239,7 +274,7 @@ fn output(args: &MirrorArgs, wanted: &Wanted) -> Result<Output, String> {
             "--write keeps the frames only, for which {option} means nothing: leave it out, or add --write-outer"
         ));
     }
-    let outer = if args.write_outer { Some(sensor()?) } else { None };
+    let outer = if args.write_outer { Some(sensors(args, tunnel)?) } else { None };
     Ok(Output::File { path: path.clone(), outer })
 }
 
@@ -259,6 +294,39 @@ fn select(args: &MirrorArgs) -> Result<Select, String> {
         max_rate: args.max_rate,
         is_strict: args.max_rate_strict,
     })
+}
+
+fn sensors(args: &MirrorArgs, tunnel: Tunnel) -> Result<Sensors, String> {
+    let here = [DEFAULT_DEST.to_string()];
+    let given: &[String] = if args.dest.is_empty() { &here } else { &args.dest };
+    if given.len() > DESTINATIONS_MAX {
+        return Err(format!(
+            "--dest is given {} times: {DESTINATIONS_MAX} sensors are the most",
+            given.len()
+        ));
+    }
+    let mut all: Vec<Sensor> = Vec::new();
+    for dest in given {
+        let (host, port, weight) = cli::host_port_and_weight(dest, tunnel.encap.port())
+            .map_err(|error| format!("--dest {dest:?}: {error}"))?;
+        if args.fanout && dest.contains('=') {
+            return Err(format!(
+                "--dest {dest}: with --fanout each sensor gets all, and weights mean nothing"
+            ));
+        }
+        // The sensor's share hangs on how it is called.
+        let host = match host.parse::<IpAddr>() {
+            Ok(address) => address.to_string(),
+            Err(_) => host.to_ascii_lowercase(),
+        };
+        if all.iter().any(|other| (&other.host, other.port) == (&host, port)) {
+            return Err(format!(
+                "--dest {dest} is given twice: name each sensor once, with =2 behind it for twice the share"
+            ));
+        }
+        all.push(Sensor { host, port, weight });
+    }
+    Ok(Sensors { all, tunnel, is_fanout: args.fanout, resolve_interval: args.resolve_interval })
 }
 
 fn directions(args: &MirrorArgs) -> Result<Vec<Direction>, String> {
@@ -444,8 +512,8 @@ mod tests {
 
     fn tunnel(line: &str) -> Result<(Tunnel, u16), String> {
         match config(line)?.output {
-            Output::Sensor(sensor, _) | Output::File { outer: Some(sensor), .. } => {
-                Ok((sensor.tunnel, sensor.port))
+            Output::Sensors(sensors, _) | Output::File { outer: Some(sensors), .. } => {
+                Ok((sensors.tunnel, sensors.all[0].port))
             }
             Output::File { .. } => Err("no sensor".into()),
         }
@@ -483,13 +551,41 @@ mod tests {
     }
 
     #[test]
+    fn each_sensor_is_named_once() {
+        let sensors = |line: &str| match config(&format!("-i eth0 {line}"))?.output {
+            Output::Sensors(sensors, _) => Ok(sensors),
+            Output::File { .. } => Err("a file".to_string()),
+        };
+        let pool = sensors("-d 10.0.0.2 -d 10.0.0.2:99=7 -d Sensor.lan -d fd00:0::2").unwrap();
+        let named: Vec<_> = pool.all.iter().map(|sensor| (sensor.to_string(), sensor.weight)).collect();
+        let expected =
+            [("10.0.0.2:4789", 1), ("10.0.0.2:99", 7), ("sensor.lan:4789", 1), ("[fd00::2]:4789", 1)];
+        assert_eq!(named, expected.map(|(name, weight)| (name.to_string(), weight)));
+        for (line, word) in [
+            ("-d 10.0.0.2 -d 10.0.0.2:4789", "10.0.0.2:4789"),
+            ("-d fd00::2 -d fd00:0::2", "fd00:0::2"),
+            ("-d a -d A=2", "A=2"),
+            ("-d a=0", "a=0"),
+            ("-d a -d b=2 --fanout", "b=2"),
+        ] {
+            let error = sensors(line).unwrap_err();
+            assert!(error.contains(word), "{line}: {error}");
+        }
+        let many: Vec<_> = (0..65).map(|number| format!("-d 10.0.0.{number}")).collect();
+        assert!(sensors(&many[..64].join(" ")).is_ok());
+        assert!(sensors(&many.join(" ")).unwrap_err().contains("64"));
+    }
+
+    #[test]
     fn frames_in_a_capture_have_no_sensor() {
         assert!(config("-r a -w b --dest 10.0.0.2").unwrap_err().contains("--write-outer"));
         assert!(config("-i eth0 -w b --vni 1").is_err());
-        let Output::File { outer: Some(sensor), .. } = config("-r a -w b --write-outer").unwrap().output
+        let Output::File { outer: Some(sensors), .. } = config("-r a -w b --write-outer").unwrap().output
         else {
             panic!("the datagrams have a sensor");
         };
-        assert_eq!((sensor.host.as_str(), sensor.port, sensor.tunnel.vni), ("127.0.0.1", 4789, 4242));
+        let [sensor] = &sensors.all[..] else { panic!("one") };
+        assert_eq!((sensor.host.as_str(), sensor.port), ("127.0.0.1", 4789));
+        assert_eq!(sensors.tunnel.vni, 4242);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use nix::errno::Errno;
 use serde::Serialize;
 
-use crate::source::Frame;
+use crate::source::{BATCH, Frame};
 
 /// Frames by what became of them. Once the agent has drained, `seen` is the sum of all others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -74,17 +74,46 @@ pub struct OutputCounters {
     pub bytes: Count,
     /// Refusals by the kernel or by the network, of all kinds.
     pub refusals: Count,
+    /// Of these: answers of the network, that a datagram was not taken at its end.
+    pub unreached: Count,
     /// Not 0 where a part of the super-frame in hand was cut.
     cut_part: Count,
     /// Not 0 where a part of the super-frame in hand is lost: [`FAILED`] or [`TOO_BIG`].
     lost_part: Count,
     errors: [Count; ERRNOS],
+    /// Only where each frame goes to several sensors.
+    fates: Option<Box<Fates>>,
+}
+
+/// What became of frames that were not sent whole, in one call of an output that is one of several.
+#[derive(Debug)]
+struct Fates {
+    length: Count,
+    /// By where the frame's bytes are: no two frames of a call have the same.
+    frames: [Count; BATCH],
+    fates: [Count; BATCH],
+}
+
+/// What became of a frame, or of a part of a super-frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// It was sent.
+    #[default]
+    Sent,
+    /// A part of it was sent.
+    Cut,
+    /// It was left out for its length.
+    TooBig,
+    /// It was given up.
+    Failed,
 }
 
 /// A part of a super-frame was given up.
 const FAILED: u64 = 1;
 /// A part of a super-frame was left out, and none was given up.
 const TOO_BIG: u64 = 2;
+/// A part was cut: only among [`Fates`].
+const CUT: u64 = 3;
 
 impl Default for OutputCounters {
     fn default() -> Self {
@@ -97,20 +126,75 @@ impl Default for OutputCounters {
             datagrams: Count::default(),
             bytes: Count::default(),
             refusals: Count::default(),
+            unreached: Count::default(),
             cut_part: Count::default(),
             lost_part: Count::default(),
             errors: std::array::from_fn(|_| Count::default()),
+            fates: None,
         }
     }
 }
 
 impl OutputCounters {
+    /// For an output that is one of several which all get each frame: remembers what became of frames.
+    #[must_use]
+    pub fn with_fates() -> Self {
+        let fates = Fates {
+            length: Count::default(),
+            frames: std::array::from_fn(|_| Count::default()),
+            fates: std::array::from_fn(|_| Count::default()),
+        };
+        Self { fates: Some(Box::new(fates)), ..Self::default() }
+    }
+
+    /// Tells what became of the frames since the last call, of those that were not sent whole.
+    pub fn take_fates(&self, mut tell: impl FnMut(*const u8, Fate)) {
+        let Some(fates) = &self.fates else { return };
+        let length = fates.length.get() as usize;
+        for (frame, fate) in fates.frames.iter().zip(&fates.fates).take(length) {
+            let fate = match fate.get() {
+                FAILED => Fate::Failed,
+                TOO_BIG => Fate::TooBig,
+                _ => Fate::Cut,
+            };
+            tell(std::ptr::without_provenance(frame.get() as usize), fate);
+        }
+        fates.length.set(0);
+    }
+
+    fn note(&self, frame: &Frame<'_>, fate: u64) {
+        let Some(fates) = &self.fates else { return };
+        let length = fates.length.get();
+        // A call has no more frames than there is room for.
+        if let (Some(place), Some(its)) =
+            (fates.frames.get(length as usize), fates.fates.get(length as usize))
+        {
+            place.set(frame.bytes.as_ptr().addr() as u64);
+            its.set(fate);
+            fates.length.set(length + 1);
+        }
+    }
+
+    /// Counts a frame, or the next part of a super-frame, of which several outputs had this to say, the worst.
+    pub fn wire_frame_ended(&self, frame: &Frame<'_>, fate: Fate) {
+        match fate {
+            Fate::Failed => self.wire_frame_failed(frame),
+            Fate::TooBig => self.wire_frame_too_big(frame),
+            Fate::Cut => {
+                self.cut_part.set(1);
+                self.wire_frame_sent(frame);
+            }
+            Fate::Sent => self.wire_frame_sent(frame),
+        }
+    }
+
     /// Counts a frame, or the next part of a super-frame, as handed over. A super-frame is counted with its
     /// last part, as sent if no part of it was lost.
     pub fn wire_frame_sent(&self, frame: &Frame<'_>) {
         self.segments.add(1);
         if frame.is_cut() {
             self.cut_part.set(1);
+            self.note(frame, CUT);
         }
         self.end_part(frame);
     }
@@ -119,12 +203,19 @@ impl OutputCounters {
     pub fn datagram_sent(&self, frame: &Frame<'_>, header_len: usize) {
         self.wire_frame_sent(frame);
         self.datagrams.add(1);
-        self.bytes.add((header_len + frame.captured_len()) as u64);
+        self.bytes.add(Self::payload(frame, header_len));
+    }
+
+    /// UDP payload of a frame's datagram, in bytes: `header_len` and the frame.
+    #[must_use]
+    pub fn payload(frame: &Frame<'_>, header_len: usize) -> u64 {
+        (header_len + frame.captured_len()) as u64
     }
 
     /// Counts a frame, or the next part of a super-frame, as given up.
     pub fn wire_frame_failed(&self, frame: &Frame<'_>) {
         self.lost_part.set(FAILED);
+        self.note(frame, FAILED);
         self.end_part(frame);
     }
 
@@ -133,6 +224,7 @@ impl OutputCounters {
         if self.lost_part.get() == 0 {
             self.lost_part.set(TOO_BIG);
         }
+        self.note(frame, TOO_BIG);
         self.end_part(frame);
     }
 

@@ -22,6 +22,7 @@ pub mod mapping;
 pub mod names;
 pub mod output;
 pub mod pattern;
+pub mod pool;
 pub mod privileges;
 mod redirect;
 pub mod report;

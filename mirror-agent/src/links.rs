@@ -1,6 +1,7 @@
 //! The host's interfaces, as netlink tells of them.
 
 mod neighbours;
+pub mod route;
 
 use std::{
     os::fd::{AsRawFd as _, BorrowedFd},
@@ -19,7 +20,7 @@ use rtnetlink::{
     packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        link::{LinkAttribute, LinkLayerType, LinkMessage},
+        link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
     },
     sys::{AsyncSocket as _, SocketAddr},
 };
@@ -46,6 +47,8 @@ pub struct Link {
     pub is_agents: bool,
     /// The largest network packet that it takes, in bytes.
     pub mtu: u32,
+    /// Whether it is up and has a link.
+    pub has_carrier: bool,
 }
 
 /// What netlink tells.
@@ -248,6 +251,7 @@ fn read(message: &LinkMessage) -> Option<Link> {
         is_ethernet,
         is_loopback,
         mtu: mtu.unwrap_or(u32::MAX),
+        has_carrier: message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
     })
 }
 

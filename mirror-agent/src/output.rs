@@ -13,6 +13,7 @@ mod messages;
 mod oversize;
 pub mod packet_socket;
 pub mod pcapng;
+pub mod pool;
 pub mod program;
 pub mod raw_socket;
 pub mod sensor;

@@ -3,11 +3,12 @@
 
 mod outgoing;
 mod prober;
-mod route;
+mod target;
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -16,11 +17,12 @@ use aya::{
     Ebpf,
     programs::{SchedClassifier, TcAttachType, tc::SchedClassifierLink},
 };
-use mirror_common::redirect::{Template, TunnelKey};
+use mirror_common::pool::{Table, Tally};
 
-use self::{outgoing::Outgoing, prober::Prober, route::Route};
+use self::{outgoing::Outgoing, target::Target};
 use crate::{
-    encap::{outer::Outer, template},
+    cli::Oversize,
+    encap::encapsulation::Wrapping,
     kernel::{
         clsact,
         load::REDIRECT_PROGRAMS,
@@ -30,42 +32,31 @@ use crate::{
         support::TcHook,
         tc_link::{self, Attachment},
     },
-    links::{Link, Links},
-    output::{raw_socket::RawSocket, sighting::Sighting},
+    links::Links,
+    output::raw_socket::RawSocket,
 };
-
-/// How often it is looked at how datagrams leave: routes and neighbours may have changed.
-const PERIOD: Duration = Duration::from_secs(1);
-
-/// The same where a probe was not seen to leave.
-const UNSEEN_PERIOD: Duration = Duration::from_millis(100);
 
 /// How often it is looked whether a limited run is over.
 const LIMIT_PERIOD: Duration = Duration::from_millis(20);
 
-/// Where as many probes in a row were not seen, a neighbour is not there any more.
-const UNSEEN_MAX: u32 = 10;
-
-/// How long the start waits for a neighbour to answer: the kernel asks three times, a second apart.
-const START_TIME: Duration = Duration::from_millis(3500);
-
-/// Looks in a row that find no way, before there is none: who replaces an address or a route removes it first.
-const FAILED_MIN: u32 = 2;
-
-/// The time between them.
-const SOON: Duration = Duration::from_millis(20);
-
-/// The time between any two looks: where interfaces come and go by the hundred, netlink has news all the time.
+/// The time between any two rounds of looks: where interfaces come and go by the hundred, netlink has news all the time.
 const LOOK_PERIOD_MIN: Duration = Duration::from_millis(10);
 
-/// Hops unless a probe shows others (RFC 1700).
-const HOPS: u8 = 64;
+/// The same while there is other work that has to be done at once: a look takes some milliseconds.
+const LOOK_PERIOD_AT_LEISURE: Duration = Duration::from_millis(100);
+
+/// How long the start waits for neighbours to answer: the kernel asks three times, a second apart.
+const START_TIME: Duration = Duration::from_millis(3500);
 
 /// What is to be done.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Order {
-    /// Where to.
-    pub sensor: SocketAddr,
+    /// Where to, by the sensors' numbers.
+    pub sensors: Vec<SocketAddr>,
+    /// How frames are wrapped.
+    pub wrapping: Wrapping,
+    /// What becomes of datagrams that are longer than the path takes.
+    pub oversize: Oversize,
     /// By which the programs know the probes.
     pub cookie: [u32; 2],
     /// How programs are attached.
@@ -76,11 +67,11 @@ pub struct Order {
 
 /// The sending half of the kernel programs.
 pub struct Redirect {
-    sensor: SocketAddr,
-    /// Network identifier of what has none of its own.
-    vni: u32,
-    raw: RawSocket,
-    prober: Prober,
+    targets: Vec<Target>,
+    opener: Opener,
+    cookie: [u32; 2],
+    /// Number of the last probe.
+    probe: u32,
     maps: RedirectMaps,
     own_paths: OwnPaths,
     hook: TcHook,
@@ -89,15 +80,27 @@ pub struct Redirect {
     segmenting: Vec<SchedClassifierLink>,
     /// Where datagrams leave, or have left in this run.
     outgoing: BTreeMap<u32, Outgoing>,
-    in_force: Template,
-    unseen: u32,
-    /// Looks in a row that found no way.
-    failed: u32,
-    due: Instant,
     looked: Instant,
     is_limited: bool,
-    /// What the user was told last.
-    told: String,
+}
+
+/// Opens the sockets that probes go through.
+struct Opener {
+    wrapping: Wrapping,
+    oversize: Oversize,
+    own_paths: OwnPaths,
+    address_changes: Arc<AtomicU64>,
+}
+
+impl Opener {
+    fn open(&self, sensor: SocketAddr) -> Result<RawSocket> {
+        let (paths, changes) = (Some(self.own_paths.clone()), Arc::clone(&self.address_changes));
+        let raw = RawSocket::open(sensor, self.wrapping.to(sensor.port()), 0, 1, paths, changes)?;
+        if self.oversize != Oversize::Fragment {
+            raw.forbid_fragments().context("cannot forbid fragments")?;
+        }
+        Ok(raw)
+    }
 }
 
 impl Redirect {
@@ -105,37 +108,36 @@ impl Redirect {
     ///
     /// # Errors
     ///
-    /// There is no way to the sensor that redirect mode can take: names ring mode.
+    /// There is no way to a sensor that redirect mode can take: names ring mode.
     pub async fn start(
         order: Order,
-        raw: RawSocket,
         mut maps: RedirectMaps,
         own_paths: OwnPaths,
         ebpf: &mut Ebpf,
         links: &Links,
     ) -> Result<Self> {
-        let Order { sensor, cookie, hook, limit } = order;
+        let Order { sensors, wrapping, oversize, cookie, hook, limit } = order;
         if let Some(frames) = limit {
             maps.limit(frames)?;
         }
+        let address_changes = links.address_changes();
+        let opener = Opener { wrapping, oversize, own_paths: own_paths.clone(), address_changes };
+        let target = |(number, sensor): (u32, SocketAddr)| {
+            Ok(Target::new(number, sensor, opener.open(sensor)?, cookie))
+        };
         let mut redirect = Self {
-            sensor,
-            vni: raw.encapsulation().vni(),
-            raw,
-            prober: Prober::new(sensor, cookie),
+            targets: (0..).zip(sensors).map(target).collect::<Result<_>>()?,
+            opener,
+            cookie,
+            probe: 0,
             maps,
             own_paths,
             hook,
             segmenter: None,
             segmenting: Vec::new(),
             outgoing: BTreeMap::new(),
-            in_force: Template::NONE,
-            unseen: 0,
-            failed: 0,
-            due: Instant::now(),
             looked: Instant::now(),
             is_limited: limit.is_some(),
-            told: String::new(),
         };
         match redirect.prepare(ebpf, links).await {
             Ok(()) => Ok(redirect),
@@ -148,7 +150,9 @@ impl Redirect {
 
     async fn prepare(&mut self, ebpf: &mut Ebpf, links: &Links) -> Result<()> {
         // Before anything is made: it may be in vain.
-        self.outgoing_link(links).await?;
+        for target in &self.targets {
+            target.outgoing_link(links).await?;
+        }
         let segmenter = self.segmenter.insert(Segmenter::make(&links.handle).await?);
         for (program, side) in
             [(REDIRECT_PROGRAMS[1], TcAttachType::Egress), (REDIRECT_PROGRAMS[2], TcAttachType::Ingress)]
@@ -164,38 +168,53 @@ impl Redirect {
             self.segmenting.push(program.take_link(id)?);
         }
         segmenter.start(&links.handle).await?;
-        self.put_in_force(self.no_way())?;
+        for target in &mut self.targets {
+            target.cut_off(&mut self.maps, self.segmenter.as_ref())?;
+        }
         let deadline = Instant::now() + START_TIME;
-        while self.in_force.is_known == 0 {
-            self.look(ebpf, links).await?;
+        loop {
+            for index in 0..self.targets.len() {
+                if !self.targets[index].is_known() {
+                    self.look(index, ebpf, links).await?;
+                }
+            }
+            let missing: Vec<_> = self.targets.iter().filter(|target| !target.is_known()).collect();
+            if missing.is_empty() {
+                return Ok(());
+            }
             if Instant::now() >= deadline {
-                log::warn!("nobody answers for {} yet: it is sent to as soon as somebody does", self.sensor);
-                break;
+                for target in missing {
+                    let sensor = target.sensor;
+                    log::warn!("nobody answers for {sensor} yet: it is sent to as soon as somebody does");
+                }
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// When [`Self::follow`] is to be called.
     #[must_use]
     pub fn due(&self) -> Instant {
-        if self.is_limited { self.due.min(Instant::now() + LIMIT_PERIOD) } else { self.due }
+        let now = Instant::now();
+        let due = self.targets.iter().map(|target| target.due).min().unwrap_or(now);
+        if self.is_limited { due.min(now + LIMIT_PERIOD) } else { due }
     }
 
     /// The same where there is other work that has to be done at once: a look takes some milliseconds.
     #[must_use]
     pub fn due_at_leisure(&self) -> Instant {
-        self.due().max(self.looked + UNSEEN_PERIOD)
+        self.due().max(self.looked + LOOK_PERIOD_AT_LEISURE)
     }
 
     /// Something changed that may change how datagrams leave.
     pub fn hurry(&mut self) {
-        self.due = self.due.min(self.looked + LOOK_PERIOD_MIN);
+        let soon = self.looked + LOOK_PERIOD_MIN;
+        self.targets.iter_mut().for_each(|target| target.due = target.due.min(soon));
     }
 
     /// The same, where that can only be because of the interface with this number.
     pub fn hurry_for(&mut self, ifindex: u32) {
-        if self.in_force.is_known == 0 || self.outgoing.contains_key(&ifindex) {
+        if self.outgoing.contains_key(&ifindex) || self.targets.iter().any(|target| !target.is_known()) {
             self.hurry();
         }
     }
@@ -208,33 +227,22 @@ impl Redirect {
 
     /// Looks again how datagrams leave. Where they cannot, that is told, and frames are counted as failed.
     pub async fn follow(&mut self, ebpf: &mut Ebpf, links: &Links) {
-        if Instant::now() < self.due {
-            return;
-        }
-        let Err(error) = self.look(ebpf, links).await else {
-            self.failed = 0;
-            return;
-        };
-        self.failed += 1;
-        self.due = Instant::now() + if self.failed < FAILED_MIN { SOON } else { UNSEEN_PERIOD };
-        if self.failed >= FAILED_MIN {
-            let result = self.put_in_force(self.no_way());
-            let line = format!("{error:#}");
-            if self.told != line {
-                log::warn!("{line}");
-                self.told = line;
+        for index in 0..self.targets.len() {
+            if Instant::now() < self.targets[index].due {
+                continue;
             }
-            if let Err(error) = result {
-                log::debug!("{error:#}");
+            if let Err(error) = self.look(index, ebpf, links).await {
+                self.targets[index].note_failure(&error, &mut self.maps, self.segmenter.as_ref());
             }
         }
     }
 
-    async fn look(&mut self, ebpf: &mut Ebpf, links: &Links) -> Result<()> {
+    async fn look(&mut self, index: usize, ebpf: &mut Ebpf, links: &Links) -> Result<()> {
         self.looked = Instant::now();
         self.maps.set_clock()?;
-        let link = self.outgoing_link(links).await?;
-        if self.is_in_doubt()? {
+        let target = &mut self.targets[index];
+        let link = target.outgoing_link(links).await?;
+        if target.is_in_doubt(&self.maps)? {
             self.outgoing.remove(&link.ifindex);
         }
         if !self.outgoing.contains_key(&link.ifindex) {
@@ -242,102 +250,50 @@ impl Redirect {
             let outgoing = Outgoing::attach(program, &link, self.hook, links).await?;
             self.outgoing.insert(link.ifindex, outgoing);
         }
-        let packet_max = self.raw.path_mtu().context("the path has no MTU")?.min(link.mtu as usize);
-        let base = self.template(link.ifindex, packet_max as u32);
-        self.due = Instant::now() + PERIOD;
-        match self.prober.probe(&mut self.raw, &self.maps, link.ifindex).await? {
-            Some(Sighting::Template(outer)) => {
-                self.unseen = 0;
-                self.own_paths.add(outer.source(), self.sensor)?;
-                self.tell(&link, &outer);
-                let (headers, sum) = template::halves_and_sum(&outer, self.raw.encapsulation_mut());
-                self.put_in_force(Template { is_known: 1, headers, sum, ..base })
-            }
-            Some(Sighting::Refused(refusal)) => bail!(
-                "--mode redirect cannot send to {}: datagrams leave through {}, {refusal}: use --mode ring",
-                self.sensor,
-                link.name
-            ),
-            Some(Sighting::Other) | None => {
-                self.unseen += 1;
-                self.due = Instant::now() + UNSEEN_PERIOD;
-                let is_the_same = self.in_force.ifindex == link.ifindex;
-                if is_the_same && self.unseen < UNSEEN_MAX { Ok(()) } else { self.put_in_force(base) }
-            }
-        }
+        // 0 stands for none.
+        self.probe = self.probe.wrapping_add(1).max(1);
+        target.look(self.probe, &link, &mut self.maps, self.segmenter.as_ref(), &self.own_paths).await
     }
 
-    /// The interface that datagrams leave through, as the host's routes have it.
-    async fn outgoing_link(&self, links: &Links) -> Result<Link> {
-        let sensor = self.sensor;
-        let ifindex = match route::find(&links.handle, sensor.ip()).await? {
-            Route::Through(ifindex) => ifindex,
-            Route::Local => {
-                bail!("--mode redirect cannot send to {sensor}: it is this host: use --mode ring")
-            }
-            Route::None => bail!("cannot send to {sensor}: there is no route to it"),
-        };
-        let Some(link) = links.one(ifindex).await? else {
-            bail!("cannot send to {sensor}: its interface is gone");
-        };
-        if !link.is_ethernet || link.is_loopback {
-            bail!(
-                "--mode redirect cannot send to {sensor}: datagrams leave through {}, which is no Ethernet device: \
-                 use --mode ring",
-                link.name
-            );
+    /// The sensor with number `index` has another address now. Frames go to the old one until it is known how they get
+    /// to this one.
+    ///
+    /// # Errors
+    ///
+    /// There is no way to it, or it is of the other family.
+    pub fn readdress(&mut self, index: usize, sensor: SocketAddr) -> Result<()> {
+        let target = self.targets.get_mut(index).context("there is no such sensor")?;
+        if target.sensor.is_ipv4() != sensor.is_ipv4() {
+            bail!("--mode redirect keeps to the kind of address that it has started with");
         }
-        Ok(link)
-    }
-
-    /// Frames are counted as failed.
-    fn no_way(&self) -> Template {
-        self.template(0, 0)
-    }
-
-    fn template(&self, ifindex: u32, packet_max: u32) -> Template {
-        let remote = match self.sensor.ip() {
-            IpAddr::V4(address) => [address.to_bits(), 0, 0, 0],
-            IpAddr::V6(address) => {
-                let bits = address.to_bits();
-                [96, 64, 32, 0].map(|shift| ((bits >> shift) as u32).to_be())
-            }
-        };
-        Template {
-            ifindex,
-            segmenter: self.segmenter.as_ref().map_or(0, |segmenter| segmenter.ifindex),
-            segmenter_port: self.segmenter.as_ref().map_or(0, |segmenter| u32::from(segmenter.port)),
-            packet_max,
-            tunnel: TunnelKey { id: self.vni, remote, tos: 0, ttl: HOPS, ext: 0, label: 0 },
-            ..Template::NONE
-        }
-    }
-
-    fn put_in_force(&mut self, template: Template) -> Result<()> {
-        if template != self.in_force || self.is_in_doubt()? {
-            self.maps.follow(template)?;
-            self.in_force = template;
-        }
+        let raw = self.opener.open(sensor)?;
+        let mut successor = Target::new(index as u32, sensor, raw, self.cookie);
+        successor.succeed(target);
+        *target = successor;
         Ok(())
     }
 
-    /// Whether a hook has found out that the encapsulating program is not where it should be.
-    fn is_in_doubt(&self) -> Result<bool> {
-        Ok(self.maps.template()?.is_known != self.in_force.is_known)
+    /// Says which of several sensors flows go to.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn share_out(&mut self, table: &Table) -> Result<()> {
+        self.maps.share_out(table)
     }
 
-    fn tell(&mut self, link: &Link, outer: &Outer) {
-        let mac = outer.destination_mac().map(|byte| format!("{byte:02x}")).join(":");
-        let line = format!(
-            "sending to {} from within the kernel, through {} from {} to {mac}",
-            self.sensor,
-            link.name,
-            outer.source()
-        );
-        if self.told != line {
-            log::info!("{line}");
-            self.told = line;
-        }
+    /// What was sent to the sensor with number `index`, where there are several.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn tally(&self, index: usize) -> Result<Tally> {
+        self.maps.tally(index as u32)
+    }
+
+    /// How often the network has answered, so far, that a datagram for a sensor was not taken at its end.
+    pub fn unreached(&mut self, index: usize) -> u64 {
+        self.targets.get_mut(index).map_or(0, |target| target.prober.listen(&mut target.raw))
     }
 
     /// Whether as many frames have come as the run was limited to.
@@ -353,7 +309,8 @@ impl Redirect {
     /// The kernel does not give the counts.
     pub fn errors(&self) -> Result<Vec<(i32, u64)>> {
         let mut errors = self.maps.errors()?;
-        errors.push((libc::ECONNREFUSED, self.prober.refusals()));
+        let refusals = self.targets.iter().map(|target| target.prober.refusals()).sum();
+        errors.push((libc::ECONNREFUSED, refusals));
         Ok(errors)
     }
 

@@ -73,12 +73,38 @@ pub struct InterfaceReport {
 /// One sensor's part.
 #[derive(Clone, Debug, Serialize)]
 pub struct DestinationReport {
-    /// Address and port.
+    /// Address and port, of a name the last one.
     pub address: String,
+    /// The name and port, where the user gave a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Datagrams handed to the network for it.
     pub datagrams: u64,
     /// Their UDP payload.
     pub bytes: u64,
+    /// Seconds that it was taken to be down: only where there are several.
+    pub down_s: f64,
+    /// How often it was marked down.
+    pub times_down: u32,
+    /// Whether it is so at the end.
+    pub is_down: bool,
+}
+
+impl Display for DestinationReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { address, name, datagrams, bytes, down_s, times_down, is_down } = self;
+        write!(f, "{datagrams:>12} datagrams, {bytes} bytes to ")?;
+        match name {
+            Some(name) => write!(f, "{name} ({address})")?,
+            None => write!(f, "{address}")?,
+        }
+        match (times_down, is_down) {
+            (0, _) => Ok(()),
+            (1, false) => write!(f, ", which was down for {down_s:.1} s"),
+            (_, false) => write!(f, ", which was down {times_down} times, for {down_s:.1} s"),
+            (_, true) => write!(f, ", which is down: for {down_s:.1} s in all"),
+        }
+    }
 }
 
 /// Interfaces that the text names, the busiest ones. The JSON form has all.
@@ -121,8 +147,8 @@ impl Display for Report {
                 self.segments
             )?;
         }
-        for DestinationReport { address, datagrams, bytes } in &self.destinations {
-            writeln!(f, "  {datagrams:>12} datagrams, {bytes} bytes to {address}")?;
+        for destination in &self.destinations {
+            writeln!(f, "  {destination}")?;
         }
         if filtered > 0 {
             writeln!(f, "  {filtered:>12} left out by the filter")?;

@@ -11,7 +11,6 @@ mod start;
 
 use std::{
     io,
-    net::SocketAddr,
     path::Path,
     sync::Arc,
     thread::JoinHandle,
@@ -42,9 +41,9 @@ use crate::{
     links::Links,
     names::Names,
     output::pcapng::{STDOUT, Target},
+    pool::{Answer, Pool},
     privileges,
     select::steward::Steward,
-    sensor,
     stop::Stop,
     worker::Event,
 };
@@ -67,7 +66,7 @@ const SAME_REQUEST: Duration = Duration::from_secs(1);
 /// One line: what was wrong, with the value, and what to do.
 pub fn run(config: Config, reload: Option<Reload>) -> Result<()> {
     let is_live = matches!(config.source, Source::Live(_));
-    privileges::require(is_live, matches!(config.output, Destination::Sensor(..)))?;
+    privileges::require(is_live, matches!(config.output, Destination::Sensors(..)))?;
     let support = if is_live { Some(Support::probe()?) } else { None };
     if let Some(support) = &support {
         support.require_live()?;
@@ -98,20 +97,22 @@ async fn mirror(config: Config, support: Option<Support>, reload: Option<Reload>
     let follows_ways = matches!(&config.source, Source::Live(live) if live.mode == Mode::Redirect);
     let links = Links::connect(follows_ways)?;
     let named = match &config.output {
-        Destination::Sensor(sensor, _) => Some(sensor),
+        Destination::Sensors(sensors, _) => Some(sensors),
         Destination::File { outer, .. } => outer.as_ref(),
     };
-    let address = match named {
+    let pool = match named {
         Some(named) => tokio::select! {
-            address = sensor::resolve(&named.host, named.port) => Some(address?),
+            pool = Pool::resolve(named) => Some(pool?),
             () = signals.next() => return Ok(()),
         },
         None => None,
     };
-    let start = Start { config: &config, links: &links, names: Names::default(), sensor: address, support };
+    let start = Start { config: &config, links: &links, names: Names::default(), support };
     let run = match &config.output {
-        Destination::Sensor(sensor, delivery) => start.sending_to(&sensor.tunnel, *delivery).await?,
-        Destination::File { path, outer } => {
+        Destination::Sensors(sensors, delivery) => {
+            start.sending_to(pool.context("no sensor")?, &sensors.tunnel, *delivery).await?
+        }
+        Destination::File { path, .. } => {
             let opens = tokio::task::spawn_blocking({
                 let path = path.clone();
                 move || Target::open(&path)
@@ -122,7 +123,7 @@ async fn mirror(config: Config, support: Option<Support>, reload: Option<Reload>
                 () = signals.next() => return Ok(()),
             };
             let target = target.with_context(|| cannot_write(path))?;
-            start.writing_to(target, path, outer.as_ref()).await?
+            start.writing_to(target, path, pool.zip(config.tunnel())).await?
         }
     };
     run.until_stopped(&config, links, &mut signals, reload).await
@@ -147,7 +148,7 @@ struct Run {
     events: UnboundedReceiver<Event>,
     stop: Arc<Stop>,
     /// Whom datagrams are for, sent or written.
-    sensor: Option<SocketAddr>,
+    pool: Option<Pool>,
     started: Instant,
     /// Says which flows the kernel programs take, under `--max-rate`.
     steward: Option<Steward>,
@@ -186,7 +187,7 @@ impl Run {
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Some(error) => Err(error).with_context(|| match &config.output {
                 Destination::File { path, .. } => cannot_write(path),
-                Destination::Sensor(sensor, _) => format!("cannot send to {}", sensor.host),
+                Destination::Sensors(..) => "cannot send".into(),
             }),
             None => match self.origin.failure() {
                 Some(failure) => bail!("{failure}"),
@@ -206,6 +207,7 @@ impl Run {
         let ends = config.duration.and_then(|duration| Deadline::now().checked_add(duration));
         let mut progress = Progress::new(config);
         let error = loop {
+            let pool_due = self.pool.as_ref().and_then(Pool::due).map(Deadline::from_std);
             tokio::select! {
                 request = signals.any() => match (request, &mut reload) {
                     (Request::Reload, Some(reload)) => self.reload(reload).await,
@@ -228,6 +230,16 @@ impl Run {
                     }
                     self.origin.follow_ways(links).await;
                 }
+                () = at(pool_due) => {
+                    if let Some(pool) = &mut self.pool {
+                        pool.follow(links, self.origin.redirect_mut()).await;
+                    }
+                }
+                answer = next_answer(&mut self.pool) => {
+                    if let Some(pool) = &mut self.pool {
+                        pool.take_over(answer, self.origin.redirect_mut());
+                    }
+                }
                 () = progress.due() => {
                     if let Ok(ledger) = self.ledger() {
                         progress.tell(&ledger, &self.origin);
@@ -242,7 +254,7 @@ impl Run {
     /// Once per thread, so that somebody who watches a long run knows before its report.
     fn warn_of_refusals(&self) {
         let names: Vec<_> = self.send_errors().into_keys().collect();
-        let to = self.sensor.map(|sensor| format!(" to {sensor}")).unwrap_or_default();
+        let to = self.pool.as_ref().map(|pool| format!(" to {}", pool.describe())).unwrap_or_default();
         log::warn!("sending{to} meets {}: the report counts them", names.join(", "));
     }
 
@@ -280,6 +292,14 @@ impl Run {
             0 => Ok(()),
             count => bail!("{count} sending threads ended in a panic: this is a bug, please report it"),
         }
+    }
+}
+
+/// Never, where there are no names.
+async fn next_answer(pool: &mut Option<Pool>) -> Answer {
+    match pool {
+        Some(pool) => pool.next_answer().await,
+        None => std::future::pending().await,
     }
 }
 

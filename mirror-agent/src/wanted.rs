@@ -101,6 +101,7 @@ mod tests {
             is_loopback: name == "lo",
             is_agents: name == "mirror0",
             mtu: 1500,
+            has_carrier: true,
         }
     }
 

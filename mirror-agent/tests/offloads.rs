@@ -31,6 +31,7 @@ use mirror_common::{
     counters::HookCounters,
     flow,
     headers::Headers,
+    own::Ports,
     record::{ChecksumPlace, Direction, FRAME_MAX, RecordHeader, Segmentation},
     settings::{Redirect, Select, Settings, SkbLayout, XdpLayout},
 };
@@ -77,7 +78,7 @@ fn watch(
                 rings: 1,
                 frame_max: frame_max as u32,
                 snaplen: u32::MAX,
-                sensor_port: 0,
+                sensor_ports: Ports::NONE,
                 time_stamps: 0,
                 skb,
                 select: Select::ALL,

@@ -35,6 +35,8 @@ pub struct HookCounters {
     pub datagrams: u64,
     /// Their UDP payload.
     pub payload: u64,
+    /// Frames on the wire that were sent, where each goes to several sensors; else they are as many as the datagrams.
+    pub segments: u64,
 }
 
 impl HookCounters {
@@ -56,6 +58,7 @@ impl HookCounters {
             truncated: self.truncated + other.truncated,
             datagrams: self.datagrams + other.datagrams,
             payload: self.payload + other.payload,
+            segments: self.segments + other.segments,
         }
     }
 
@@ -77,6 +80,7 @@ impl HookCounters {
             truncated: self.truncated.saturating_sub(earlier.truncated),
             datagrams: self.datagrams.saturating_sub(earlier.datagrams),
             payload: self.payload.saturating_sub(earlier.payload),
+            segments: self.segments.saturating_sub(earlier.segments),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! kernel counts it, [`own`] is how it knows the agent's own datagrams, and [`vxlan`] or [`geneve`] is what goes in
 //! front of it, with a [`checksum`] where there must be one. [`settings`] is what
 //! user space tells the kernel programs before they are loaded, and [`transmit`] how the one that sends is given its packets; [`redirect`] is what
-//! those of redirect mode are told and tell.
+//! those of redirect mode are told and tell; [`pool`] is which of several sensors a flow goes to.
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -21,6 +21,7 @@ pub mod ip;
 pub mod own;
 #[cfg(feature = "user")]
 mod pod;
+pub mod pool;
 pub mod record;
 pub mod redirect;
 pub mod sample;

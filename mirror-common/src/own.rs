@@ -33,24 +33,56 @@ pub struct Path {
     pub source: ip::Address,
     /// The sensor's address.
     pub destination: ip::Address,
-    /// The sensor's port in host order, widened so that no byte is padding.
+    /// The sensor's port in host order, widened so that no byte is padding. 0 stands for the later fragments of a
+    /// datagram, which name no port.
     pub destination_port: u32,
 }
 
+/// The UDP ports that the agent sends to, as far as a quick look tells them from others.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// The only one, in host order; 0 where nothing is sent; [`Self::SEVERAL`] where there are more.
+    pub only: u32,
+    /// A bit for the lower byte of each.
+    pub low_bytes: [u32; 8],
+}
+
+impl Ports {
+    /// In the place of a port.
+    pub const SEVERAL: u32 = 1 << 16;
+
+    /// Nothing is sent.
+    pub const NONE: Self = Self { only: 0, low_bytes: [0; 8] };
+
+    /// These ports.
+    #[must_use]
+    pub fn of(ports: impl IntoIterator<Item = u16>) -> Self {
+        let mut all = Self::NONE;
+        for port in ports {
+            let port = u32::from(port);
+            all.only = if all.only == 0 || all.only == port { port } else { Self::SEVERAL };
+            all.low_bytes[(port as usize & 0xff) / 32] |= 1 << (port % 32);
+        }
+        all
+    }
+}
+
 impl Path {
-    /// Whether a packet can be the agent's: a UDP datagram to `port`, or a later fragment of a UDP
-    /// datagram, which names no port.
+    /// Whether a packet can be the agent's: a UDP datagram to a port of which `is_ours` says so, or a later fragment
+    /// of a UDP datagram, which names no port.
     #[inline(always)]
     #[must_use]
-    pub fn may_be(headers: &Headers, port: u16) -> bool {
-        headers.protocol == ip::UDP && (headers.part == Part::Later || headers.destination_port == port)
+    pub fn may_be(headers: &Headers, is_ours: impl FnOnce(u16) -> bool) -> bool {
+        headers.protocol == ip::UDP && (headers.part == Part::Later || is_ours(headers.destination_port))
     }
 
     /// The path that such a packet takes.
     #[inline(always)]
     #[must_use]
-    pub fn of(headers: &Headers, port: u16) -> Self {
-        Self { source: headers.source, destination: headers.destination, destination_port: u32::from(port) }
+    pub fn of(headers: &Headers) -> Self {
+        let port = if headers.part == Part::Later { 0 } else { headers.destination_port };
+        Self { source: headers.source, destination: headers.destination, destination_port: port as u32 }
     }
 
     /// What the paths are looked up by in the kernel. Who looks up compares the whole path afterwards:

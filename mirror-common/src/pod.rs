@@ -5,6 +5,7 @@ use crate::{
     budget::Demand,
     counters::{HookCounters, NearCounters},
     own::Path,
+    pool::{Table, Tally},
     record::Doorbell,
     redirect::{Sighting, Template},
     settings::Settings,
@@ -26,3 +27,7 @@ unsafe impl aya::Pod for Template {}
 unsafe impl aya::Pod for Sighting {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Demand {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Table {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Tally {}

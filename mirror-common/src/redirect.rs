@@ -5,6 +5,8 @@
 //! the agent's own, where something is left to do that only the kernel's stack does: cutting a super-frame,
 //! completing a checksum, finding a neighbour, fragmenting.
 
+use crate::pool::DESTINATIONS_MAX;
+
 /// Room for the longest headers: Ethernet, IPv6, UDP, GENEVE with its option, 90 bytes; a multiple of 8.
 pub const HEADERS_MAX: usize = 96;
 
@@ -13,8 +15,19 @@ pub const TO_TUNNEL_V4: u32 = 42;
 /// The same, over IPv6.
 pub const TO_TUNNEL_V6: u32 = 62;
 
-/// Templates that take turns: a hook that still reads one is done with it long before its turn comes again.
+/// Templates of one sensor that take turns: a hook that still reads one is done with it long before its turn comes
+/// again.
 pub const TEMPLATES: usize = 8;
+
+/// Templates of all sensors: those of one follow each other.
+pub const TEMPLATES_ALL: usize = TEMPLATES * DESTINATIONS_MAX;
+
+/// The place of a sensor's template, below [`TEMPLATES_ALL`].
+#[inline(always)]
+#[must_use]
+pub const fn place(destination: u32, turn: u32) -> u32 {
+    (destination % DESTINATIONS_MAX as u32) * TEMPLATES as u32 + turn % TEMPLATES as u32
+}
 
 /// Headers, aligned so that a copy takes few instructions.
 #[repr(C, align(8))]
@@ -42,8 +55,10 @@ pub struct Template {
     pub headers: Halves,
     /// `struct bpf_tunnel_key` as far as every kernel since 5.10 takes it.
     pub tunnel: TunnelKey,
-    /// 0.
-    pub padding: u32,
+    /// The sensor's UDP port, in host order.
+    pub port: u16,
+    /// 1 where the sensor has an IPv6 address.
+    pub is_v6: u16,
 }
 
 impl Template {
@@ -57,7 +72,8 @@ impl Template {
         segmenter_port: 0,
         headers: Halves([0; HEADERS_MAX / 2]),
         tunnel: TunnelKey { id: 0, remote: [0; 4], tos: 0, ttl: 0, ext: 0, label: 0 },
-        padding: 0,
+        port: 0,
+        is_v6: 0,
     };
 }
 
@@ -100,7 +116,7 @@ pub mod stage {
 pub struct Handoff {
     /// One of [`stage`].
     pub stage: u32,
-    /// The template's number.
+    /// The template's [`place`].
     pub template: u32,
     /// The hash of the frame's flow.
     pub flow_hash: u32,
@@ -110,6 +126,8 @@ pub struct Handoff {
     pub len: u32,
     /// What went wrong on the way: an errno above 0, or 0.
     pub error: u32,
+    /// 1 where the sensor has an IPv6 address, 0 where it has an IPv4 address.
+    pub is_v6: u32,
     /// Network identifier of the frame's interface; valid where the clone goes to the segmenter, and where interfaces
     /// have their own.
     pub vni: u32,
@@ -119,6 +137,8 @@ pub struct Handoff {
     pub ifindex: u32,
     /// [`Direction`](crate::record::Direction) as a number.
     pub direction: u32,
+    /// 0.
+    pub padding: u32,
     /// When the frame was seen: nanoseconds since 1970.
     pub time_ns: u64,
     /// What the segmenter made of the clone: valid from [`stage::SEGMENTER`] on.

@@ -2,6 +2,8 @@
 //!
 //! The programs see it as constants, so that the verifier drops what is not asked for.
 
+use crate::own::Ports;
+
 /// Read-only data of the kernel programs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -15,8 +17,8 @@ pub struct Settings {
     /// Bytes kept of a frame that goes as it is, at least an Ethernet header with a tag, so that no copy is made in
     /// vain. The segments of one that is to be cut, and one whose checksum is missing, are cut short later.
     pub snaplen: u32,
-    /// The sensor's UDP port in host order; 0 where nothing is sent.
-    pub sensor_port: u32,
+    /// The sensors' UDP ports.
+    pub sensor_ports: Ports,
     /// 1: every record carries the time of its capture.
     pub time_stamps: u32,
     /// 1 where frames meet a filter, whose instructions are put into the programs.
@@ -87,8 +89,12 @@ pub const fn whole([low, high]: [u32; 2]) -> u64 {
 pub struct Redirect {
     /// 1 where the hooks send; 0 where they put frames into rings.
     pub is_on: u32,
-    /// 1 where the sensor has an IPv6 address.
-    pub is_v6: u32,
+    /// Whether the sensors have IPv4 or IPv6 addresses: one of [`family`].
+    pub family: u32,
+    /// Number of sensors: 1 to [`DESTINATIONS_MAX`](crate::pool::DESTINATIONS_MAX).
+    pub destinations: u32,
+    /// 1 where each sensor gets every frame; 0 where each flow goes to one.
+    pub is_fanout: u32,
     /// What becomes of a datagram that is longer than the path takes: one of [`oversize`].
     pub oversize: u32,
     /// Bits that it takes to number the processors.
@@ -109,7 +115,9 @@ impl Redirect {
     /// Frames go into rings.
     pub const OFF: Self = Self {
         is_on: 0,
-        is_v6: 0,
+        family: family::V4,
+        destinations: 1,
+        is_fanout: 0,
         oversize: oversize::FRAGMENT,
         cpu_bits: 0,
         cookie: [0; 2],
@@ -118,6 +126,16 @@ impl Redirect {
         has_metadata: 0,
         has_vnis: 0,
     };
+}
+
+/// Of the sensors' addresses.
+pub mod family {
+    /// All are IPv4.
+    pub const V4: u32 = 0;
+    /// All are IPv6.
+    pub const V6: u32 = 1;
+    /// Some are IPv4, some IPv6.
+    pub const MIXED: u32 = 2;
 }
 
 /// What becomes of a datagram that is longer than the path takes.

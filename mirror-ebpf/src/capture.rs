@@ -38,7 +38,7 @@ pub fn capture(skb: Skb, direction: Direction, is_limited: bool) {
     let met = if is_redirecting { redirect::meet(skb, is_marked) } else { Met::Frame };
     let missing_len = match met {
         Met::Frame => 0,
-        Met::Clone => redirect::headers_len(),
+        Met::Clone => redirect::missing_len(),
         Met::Unfinished => return,
     };
 
@@ -92,6 +92,7 @@ pub fn capture(skb: Skb, direction: Direction, is_limited: bool) {
             ifindex,
             direction,
             is_tagged: tag != 0,
+            time_ns: redirect::time_of_day(),
         };
         return redirect::send(skb, &traits, counters);
     }

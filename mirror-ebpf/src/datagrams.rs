@@ -10,15 +10,15 @@ use aya_ebpf::{
 use mirror_common::{
     bytes::Bytes as _,
     ethernet, flow, ip,
-    redirect::{Handoff, TEMPLATES, stage},
-    settings::oversize,
+    redirect::{Handoff, TEMPLATES_ALL, stage},
+    settings::{family, oversize},
     udp,
 };
 
 use crate::{
     geneve,
-    maps::{CURRENT, TEMPLATE, setting},
-    redirect::{ENOBUFS, headers_len},
+    maps::{TEMPLATE, setting},
+    redirect::{ENOBUFS, current, headers_len, is_v6},
     segmenter::discard,
     skb::Skb,
 };
@@ -91,8 +91,8 @@ pub fn is_segmenters(skb: Skb) -> bool {
     if udp == 0 {
         return false;
     }
-    let Some(&current) = CURRENT.get(0) else { return false };
-    let Some(template) = TEMPLATE.get_ptr(current % TEMPLATES as u32) else { return false };
+    // All sensors have it in common.
+    let Some(template) = current(0).and_then(|current| TEMPLATE.get_ptr(current)) else { return false };
     // SAFETY: the array's values stay in place, and user space does not write to the one in use.
     let port = unsafe { (*template).segmenter_port };
     skb.half(udp + 2).is_some_and(|destination| u32::from(destination) == port)
@@ -102,14 +102,20 @@ pub fn is_segmenters(skb: Skb) -> bool {
 #[inline(always)]
 fn find(skb: Skb) -> Option<Place> {
     const IP: u32 = ethernet::HEADER_LEN;
-    let (protocol, udp, fragment, more) = if setting!(redirect.is_v6) == 0 {
-        if skb.half(IP - 2)? != ethernet::IPV4 || skb.byte(IP)? != 0x45 {
+    let kind = skb.half(IP - 2)?;
+    let is_v4 = match setting!(redirect.family) {
+        family::V4 => true,
+        family::V6 => false,
+        _ => kind == ethernet::IPV4,
+    };
+    let (protocol, udp, fragment, more) = if is_v4 {
+        if kind != ethernet::IPV4 || skb.byte(IP)? != 0x45 {
             return None;
         }
         let word = skb.half(IP + 6)?;
         (skb.byte(IP + 9)?, IP + 20, word & 0x1fff, word & ip::MORE_V4 != 0)
     } else {
-        if skb.half(IP - 2)? != ethernet::IPV6 {
+        if kind != ethernet::IPV6 {
             return None;
         }
         let udp = IP + ip::V6_HEADER_LEN as u32;
@@ -127,18 +133,22 @@ fn find(skb: Skb) -> Option<Place> {
 /// Returns 0 where it is to be sent, above 0 where it is to be left out, below 0 an errno.
 #[inline(always)]
 fn finish(skb: Skb, place: &Place, handoff: &mut Handoff) -> i64 {
-    let whole = handoff.kept.saturating_add(headers_len());
+    let is_v6 = is_v6(|| handoff.is_v6 != 0);
+    let whole = handoff.kept.saturating_add(headers_len(is_v6));
     let is_cut_here = skb.len() >= whole;
-    handoff.made.ends_early =
-        u32::from(place.has_more && (is_cut_here || setting!(redirect.oversize) != oversize::FRAGMENT));
-    if place.has_more && !is_cut_here && setting!(redirect.oversize) == oversize::DROP {
+    let fragments = setting!(redirect.oversize) == oversize::FRAGMENT && !is_v6;
+    handoff.made.ends_early = u32::from(place.has_more && (is_cut_here || !fragments));
+    if place.has_more && !is_cut_here && !fragments && setting!(redirect.oversize) != oversize::TRUNCATE {
         handoff.made.too_big += 1;
         return 1;
     }
-    let ports = u32::from(flow::source_port(handoff.flow_hash)) << 16 | setting!(sensor_port);
+    let Some(template) = TEMPLATE.get_ptr(handoff.template % TEMPLATES_ALL as u32) else { return -EINVAL };
+    // SAFETY: the array's values stay in place, and user space does not write to the one in use.
+    let port = unsafe { (*template).port };
+    let ports = u32::from(flow::source_port(handoff.flow_hash)) << 16 | u32::from(port);
     let ports = ports.to_be();
     let Some([old]) = skb.words::<1>(place.udp) else { return -EINVAL };
-    if setting!(redirect.is_v6) != 0 {
+    if is_v6 {
         // A checksum that is left to the card stays as it is: ports are no part of the pseudo-header. That of a
         // fragmented datagram is complete.
         // SAFETY: the context is valid.
@@ -162,12 +172,12 @@ fn finish(skb: Skb, place: &Place, handoff: &mut Handoff) -> i64 {
         return 0;
     }
     handoff.made.cut += 1;
-    cut(skb, place, whole.min(skb.len()))
+    cut(skb, place, whole.min(skb.len()), is_v6)
 }
 
 /// Makes the datagram end with the packet, which gets at most `len` bytes.
 #[inline(always)]
-fn cut(skb: Skb, place: &Place, len: u32) -> i64 {
+fn cut(skb: Skb, place: &Place, len: u32, is_v6: bool) -> i64 {
     const IP: u32 = ethernet::HEADER_LEN;
     if len < skb.len() {
         // SAFETY: the context is valid.
@@ -179,7 +189,7 @@ fn cut(skb: Skb, place: &Place, len: u32) -> i64 {
     }
     let udp_len = (len - place.udp) as u16;
     let Some(old) = skb.half(place.udp + 4) else { return -EINVAL };
-    if setting!(redirect.is_v6) == 0 {
+    if !is_v6 {
         let total = (len - IP) as u16;
         let (Some(old_total), Some(old_flags)) = (skb.half(IP + 2), skb.half(IP + 6)) else { return -EINVAL };
         let flags = old_flags & !ip::MORE_V4;

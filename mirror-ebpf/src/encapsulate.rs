@@ -12,7 +12,7 @@ use mirror_common::{
     flow,
     geneve::Metadata,
     own,
-    redirect::{HEADERS_MAX, Halves, Handoff, TEMPLATES, TO_TUNNEL_V4, TO_TUNNEL_V6, stage},
+    redirect::{HEADERS_MAX, Halves, Handoff, TEMPLATES_ALL, TO_TUNNEL_V4, TO_TUNNEL_V6, stage},
     udp,
 };
 
@@ -21,7 +21,7 @@ use crate::{
     maps::{HANDOFF, IDS, SUMMED, TEMPLATE, setting},
     packet::Packet,
     probe,
-    redirect::headers_len,
+    redirect::{headers_len, is_v6},
     skb::{Skb, checked_length},
 };
 
@@ -61,9 +61,9 @@ const IPV4_LEN: u16 = 20;
 #[inline(always)]
 fn put_headers(skb: Skb, handoff: &Handoff) -> i64 {
     const EINVAL: i64 = 22;
-    let is_v6 = setting!(redirect.is_v6) != 0;
-    let headers_len = headers_len();
-    let Some(template) = TEMPLATE.get_ptr(handoff.template % TEMPLATES as u32) else { return -EINVAL };
+    let is_v6 = is_v6(|| handoff.is_v6 != 0);
+    let headers_len = headers_len(is_v6);
+    let Some(template) = TEMPLATE.get_ptr(handoff.template % TEMPLATES_ALL as u32) else { return -EINVAL };
     // SAFETY: the array's values stay in place, and user space does not write to the one in use.
     let template = unsafe { &*template };
 

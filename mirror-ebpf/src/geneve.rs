@@ -12,7 +12,7 @@ use mirror_common::{
     udp,
 };
 
-use crate::{encapsulate::metadata, maps::setting, packet::Packet as _, skb::Skb};
+use crate::{encapsulate::metadata, maps::setting, packet::Packet as _, redirect::is_v6, skb::Skb};
 
 /// An errno of linux/errno.h.
 const EINVAL: i64 = 22;
@@ -69,7 +69,7 @@ fn replace<const WORDS: usize>(skb: Skb, udp: u32, handoff: &Handoff) -> i64 {
         new[WHOLE + 2] = old[ADDRESSES + 2];
         new[WHOLE + 3] = old[TAG];
     }
-    if setting!(redirect.is_v6) != 0 {
+    if is_v6(|| handoff.is_v6 != 0) {
         // One that is left to the card stays as it is.
         // SAFETY: the context is valid; the arrays have as many bytes.
         unsafe {

@@ -16,6 +16,7 @@ mod maps;
 mod offload;
 mod own_traffic;
 mod packet;
+mod pool;
 mod probe;
 mod redirect;
 mod ring;

@@ -9,11 +9,14 @@ use mirror_common::{
     budget::{Bucket, Demand, GRADES, RANKS, Share},
     counters::{HookCounters, NEAR, NearCounters},
     headers::Headers,
-    own::Path,
+    own::{Path, Ports},
+    pool::{DESTINATIONS_MAX, Table, Tally},
     record::{Doorbell, RINGS_MAX},
-    redirect::{Handoff, Sighting, TEMPLATES, Template},
+    redirect::{Handoff, Sighting, TEMPLATES_ALL, Template},
     settings::{Redirect, Select, Settings, SkbLayout, XdpLayout},
 };
+
+use crate::pool::Fan;
 
 /// The counters of an interface and direction, set up before its hook is attached. Those of nearly all are here: it takes
 /// no call to find them.
@@ -32,7 +35,7 @@ pub static HEADERS: PerCpuArray<Headers, 1> = PerCpuArray::new();
 
 /// Where the agent sends, under [`Path::number`].
 #[btf_map]
-pub static OWN_PATHS: HashMap<u64, Path, 64> = HashMap::new();
+pub static OWN_PATHS: HashMap<u64, Path, 1024> = HashMap::new();
 
 /// The flow hash of datagrams whose fragments are passing by, under [`mirror_common::flow::datagram`].
 #[btf_map]
@@ -62,13 +65,26 @@ pub static DOORBELLS: Array<Doorbell, RINGS_MAX, { BPF_F_MMAPABLE as usize }> = 
 #[btf_map]
 pub static HANDOFF: PerCpuArray<Handoff, 1> = PerCpuArray::new();
 
-/// How datagrams leave.
+/// How datagrams leave, by [`mirror_common::redirect::place`].
 #[btf_map]
-pub static TEMPLATE: Array<Template, TEMPLATES> = Array::new();
+pub static TEMPLATE: Array<Template, TEMPLATES_ALL> = Array::new();
 
-/// The number of the template in use.
+/// Whose turn it is among each sensor's templates.
 #[btf_map]
-pub static CURRENT: Array<u32, 1> = Array::new();
+pub static CURRENT: Array<u32, DESTINATIONS_MAX> = Array::new();
+
+/// Which of several sensors a flow goes to. User space replaces it in place, byte by byte: each bucket has one sensor
+/// or another at any time.
+#[btf_map]
+pub static POOL: Array<Table, 1> = Array::new();
+
+/// What was sent to each of several sensors.
+#[btf_map]
+pub static TALLIES: PerCpuArray<Tally, DESTINATIONS_MAX> = PerCpuArray::new();
+
+/// Of the frame that is being sent to all sensors.
+#[btf_map]
+pub static FAN: PerCpuArray<Fan, 1> = PerCpuArray::new();
 
 /// How often what kept a frame from leaving: an errno, or a number of [`mirror_common::redirect`].
 #[btf_map]
@@ -131,7 +147,7 @@ pub static SETTINGS: Settings = Settings {
     rings: 1,
     frame_max: 0,
     snaplen: u32::MAX,
-    sensor_port: 0,
+    sensor_ports: Ports::NONE,
     time_stamps: 0,
     has_filter: 0,
     select: Select::ALL,

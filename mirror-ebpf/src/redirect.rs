@@ -12,13 +12,14 @@ use mirror_common::{
     headers::Headers,
     ip,
     record::{Direction, Segmentation},
-    redirect::{Handoff, Made, TEMPLATES, TO_TUNNEL_V4, TO_TUNNEL_V6, Template, stage},
-    settings::oversize,
+    redirect::{Handoff, Made, TO_TUNNEL_V4, TO_TUNNEL_V6, Template, place, stage},
+    settings::{family, oversize},
     udp,
 };
 
 use crate::{
-    maps::{CLOCK, CURRENT, ERRORS, HANDOFF, LEFT, TEMPLATE, VNIS, setting},
+    maps::{CLOCK, CURRENT, ERRORS, FAN, HANDOFF, LEFT, TEMPLATE, VNIS, setting},
+    pool,
     probe::is_probe,
     skb::Skb,
 };
@@ -45,6 +46,8 @@ pub struct Traits {
     pub direction: Direction,
     /// Whether its VLAN tag is in the metadata.
     pub is_tagged: bool,
+    /// What [`time_of_day`] said: every sensor is told the same.
+    pub time_ns: u64,
 }
 
 /// What the hook meets where datagrams leave through an interface that is mirrored too.
@@ -71,10 +74,20 @@ pub fn meet(skb: Skb, is_marked: bool) -> Met {
     }
 }
 
+/// Whether a sensor has an IPv6 address, of which `is_v6` says so where not all are of one kind.
+#[inline(always)]
+pub fn is_v6(is_v6: impl FnOnce() -> bool) -> bool {
+    match setting!(redirect.family) {
+        family::V4 => false,
+        family::V6 => true,
+        _ => is_v6(),
+    }
+}
+
 /// Bytes of all outer headers, from Ethernet on.
 #[inline(always)]
-pub fn headers_len() -> u32 {
-    let to_tunnel = if setting!(redirect.is_v6) == 0 { TO_TUNNEL_V4 } else { TO_TUNNEL_V6 };
+pub fn headers_len(is_v6: bool) -> u32 {
+    let to_tunnel = if is_v6 { TO_TUNNEL_V6 } else { TO_TUNNEL_V4 };
     to_tunnel + setting!(redirect.tunnel_len)
 }
 
@@ -88,12 +101,68 @@ fn vni_of(ifindex: u32, template: &Template) -> u32 {
     VNIS.get_ptr(ifindex).map_or(template.tunnel.id, |vni| unsafe { *vni })
 }
 
-/// The time of day, in nanoseconds since 1970.
+/// The time of day, in nanoseconds since 1970; 0 where headers do not tell.
 #[inline(always)]
-fn time_of_day() -> u64 {
+pub fn time_of_day() -> u64 {
+    if setting!(redirect.has_metadata) == 0 {
+        return 0;
+    }
     let Some(since_epoch) = CLOCK.get_ptr(0) else { return 0 };
     // SAFETY: an aligned number, which user space replaces; the helper has no preconditions.
     unsafe { bpf_ktime_get_ns().wrapping_add_signed(since_epoch.read_volatile()) }
+}
+
+/// Bytes of the headers that the clone on its way lacks.
+#[inline(always)]
+pub fn missing_len() -> u32 {
+    // SAFETY: this processor's own value.
+    headers_len(is_v6(|| HANDOFF.get_ptr(0).is_some_and(|handoff| unsafe { (*handoff).is_v6 } != 0)))
+}
+
+/// The place of the template in use for a sensor.
+#[inline(always)]
+pub fn current(destination: u32) -> Option<u32> {
+    CURRENT.get(destination).map(|turn| place(destination, *turn))
+}
+
+/// What became of a frame on its way to one sensor.
+pub struct Outcome {
+    /// Why it could not be sent: an errno, or 0.
+    pub error: u32,
+    /// 1 where it was left out for its length.
+    pub is_too_big: u32,
+    /// 1 where a part of it was sent.
+    pub is_cut: u32,
+    /// Datagrams that left.
+    pub datagrams: u32,
+    /// Their UDP payload.
+    pub payload: u64,
+}
+
+impl Outcome {
+    const NONE: Self = Self { error: 0, is_too_big: 0, is_cut: 0, datagrams: 0, payload: 0 };
+
+    #[inline(always)]
+    const fn failed(error: u32) -> Self {
+        Self { error, ..Self::NONE }
+    }
+}
+
+/// Counts the frame, once.
+#[inline(always)]
+pub fn book(counters: *mut HookCounters, outcome: &Outcome) {
+    if outcome.error != 0 {
+        return fail(counters, outcome.error);
+    }
+    // SAFETY: as in `send`.
+    unsafe {
+        if outcome.is_too_big != 0 {
+            (*counters).too_big += 1;
+        } else {
+            (*counters).sent += 1;
+            (*counters).truncated += u64::from(outcome.is_cut);
+        }
+    }
 }
 
 /// Bytes of the longest segment of a frame with these headers that is cut into `gso_size` bytes of payload each, without
@@ -129,7 +198,7 @@ pub fn send(skb: Skb, traits: &Traits, counters: *mut HookCounters) {
     let Some(handoff) = HANDOFF.get_ptr_mut(0) else { return };
     // SAFETY: the pointer is to this processor's value, and hooks do not run at the same time on a processor.
     if unsafe { (*handoff).stage } == stage::IDLE {
-        send_with(handoff, skb, traits, counters);
+        share_out(skb, traits, counters);
     } else {
         send_within(handoff, skb, traits, counters);
     }
@@ -140,39 +209,60 @@ pub fn send(skb: Skb, traits: &Traits, counters: *mut HookCounters) {
 fn send_within(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut HookCounters) {
     // SAFETY: as in `send`.
     let outer = unsafe { *handoff };
-    send_with(handoff, skb, traits, counters);
+    if setting!(redirect.is_fanout) != 0 {
+        let Some(fan) = FAN.get_ptr_mut(0) else { return };
+        // SAFETY: as above.
+        let outer_fan = unsafe { *fan };
+        share_out(skb, traits, counters);
+        // SAFETY: as above.
+        unsafe { fan.write(outer_fan) };
+    } else {
+        share_out(skb, traits, counters);
+    }
     // SAFETY: as above.
     unsafe { handoff.write(outer) };
 }
 
 #[inline(always)]
-fn send_with(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut HookCounters) {
-    let Some(&current) = CURRENT.get(0) else { return };
-    let Some(template) = TEMPLATE.get_ptr(current % TEMPLATES as u32) else { return };
+fn share_out(skb: Skb, traits: &Traits, counters: *mut HookCounters) {
+    if setting!(redirect.destinations) <= 1 {
+        let outcome = send_to(skb, traits, counters, 0);
+        book(counters, &outcome);
+    } else if setting!(redirect.is_fanout) == 0 {
+        pool::send_to_one(skb, traits, counters);
+    } else {
+        pool::send_to_all(skb, traits, counters);
+    }
+}
+
+/// Sends a clone to one sensor, and counts its datagrams.
+#[inline(always)]
+pub fn send_to(skb: Skb, traits: &Traits, counters: *mut HookCounters, destination: u32) -> Outcome {
+    let Some(handoff) = HANDOFF.get_ptr_mut(0) else { return Outcome::failed(ENETUNREACH) };
+    let Some(current) = current(destination) else { return Outcome::failed(ENETUNREACH) };
+    let Some(template) = TEMPLATE.get_ptr(current) else { return Outcome::failed(ENETUNREACH) };
     // SAFETY: the array's values stay in place, and user space does not write to the one in use.
-    let template = unsafe { &*template };
+    let template: &Template = unsafe { &*template };
 
     if template.ifindex == 0 {
-        return fail(counters, ENETUNREACH);
+        return Outcome::failed(ENETUNREACH);
     }
-    let headers_len = headers_len();
+    let is_v6 = is_v6(|| template.is_v6 != 0);
     // Of the Ethernet header, which is no part of the IP packet.
-    let room = template.packet_max.saturating_sub(headers_len - mirror_common::ethernet::HEADER_LEN);
+    let room = template.packet_max.saturating_sub(headers_len(is_v6) - mirror_common::ethernet::HEADER_LEN);
     let is_cut = traits.segmentation != Segmentation::None;
     let mut kept = setting!(snaplen);
     let mut needs_stack = traits.needs_stack || template.is_known == 0;
     // What comes out of the segmenter is cut later, and over IPv6 none comes out that is too long.
-    let is_cut_late = needs_stack && setting!(redirect.is_v6) != 0;
+    let is_cut_late = needs_stack && is_v6;
     let longest = if is_cut_late { traits.longest } else { traits.longest.min(kept) };
     if longest > room {
         match setting!(redirect.oversize) {
             oversize::TRUNCATE if needs_stack => {}
             oversize::TRUNCATE => kept = room,
-            oversize::DROP => {
-                // SAFETY: as for `counters` above.
-                return unsafe { (*counters).too_big += 1 };
-            }
-            _ => needs_stack = true,
+            // VXLAN devices do not fragment over IPv6.
+            oversize::FRAGMENT if !is_v6 => needs_stack = true,
+            _ => return Outcome { is_too_big: 1, ..Outcome::NONE },
         }
     }
     let (stage, ifindex) = if needs_stack {
@@ -181,7 +271,7 @@ fn send_with(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut Ho
         (stage::STRAIGHT, template.ifindex)
     };
     let (has_vnis, has_metadata) = (setting!(redirect.has_vnis) != 0, setting!(redirect.has_metadata) != 0);
-    // SAFETY: as above.
+    // SAFETY: as in `send`.
     unsafe {
         (*handoff).stage = stage;
         (*handoff).template = current;
@@ -189,6 +279,7 @@ fn send_with(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut Ho
         (*handoff).kept = kept;
         (*handoff).len = skb.len();
         (*handoff).error = 0;
+        (*handoff).is_v6 = u32::from(is_v6);
         if needs_stack || has_vnis {
             (*handoff).vni = vni_of(traits.ifindex, template);
         }
@@ -196,7 +287,7 @@ fn send_with(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut Ho
             (*handoff).is_tagged = u32::from(traits.is_tagged);
             (*handoff).ifindex = traits.ifindex;
             (*handoff).direction = traits.direction as u32;
-            (*handoff).time_ns = time_of_day();
+            (*handoff).time_ns = traits.time_ns;
         }
         if needs_stack {
             (*handoff).made = Made::default();
@@ -222,43 +313,39 @@ fn send_with(handoff: *mut Handoff, skb: Skb, traits: &Traits, counters: *mut Ho
         // It has left as it was, since somebody took the encapsulating program away: never again.
         // SAFETY: an aligned word, which user space writes anew with the next template.
         unsafe { (&raw const template.is_known).cast_mut().write_volatile(0) };
-        return fail(counters, ENODEV);
+        return Outcome::failed(ENODEV);
     }
     if refusal != 0 {
-        return fail(counters, refusal);
+        return Outcome::failed(refusal);
     }
-    let payload = skb.len().min(kept) + setting!(redirect.tunnel_len);
-    // SAFETY: as for `counters` above.
+    let payload = u64::from(skb.len().min(kept) + setting!(redirect.tunnel_len));
+    // SAFETY: as in `send`.
     unsafe {
-        (*counters).sent += 1;
         (*counters).datagrams += 1;
-        (*counters).payload += u64::from(payload);
-        (*counters).truncated += u64::from(skb.len() > kept);
+        (*counters).payload += payload;
     }
+    Outcome { is_cut: u32::from(skb.len() > kept), datagrams: 1, payload, ..Outcome::NONE }
 }
 
 /// What came out of the segmenter was counted one by one.
 #[inline(always)]
-fn count_datagrams(skb: Skb, counters: *mut HookCounters, made: &Made, error: u32, is_cut: bool) {
+fn count_datagrams(skb: Skb, counters: *mut HookCounters, made: &Made, error: u32, is_cut: bool) -> Outcome {
     // 0 where the kernel does not know: what a virtual machine handed over.
     let expected = if is_cut { skb.gso_segs().max(1) } else { 1 };
+    let (datagrams, payload) = (made.datagrams, made.payload);
     // SAFETY: as in `send`.
     unsafe {
-        (*counters).datagrams += u64::from(made.datagrams);
-        (*counters).payload += made.payload;
+        (*counters).datagrams += u64::from(datagrams);
+        (*counters).payload += payload;
     }
+    let outcome = Outcome { datagrams, payload, ..Outcome::NONE };
     if made.too_big > 0 && made.failed == 0 {
-        // SAFETY: as in `send`.
-        return unsafe { (*counters).too_big += 1 };
+        return Outcome { is_too_big: 1, ..outcome };
     }
-    if made.failed > 0 || made.datagrams < expected {
-        return fail(counters, if error == 0 { EHOSTUNREACH } else { error });
+    if made.failed > 0 || datagrams < expected {
+        return Outcome { error: if error == 0 { EHOSTUNREACH } else { error }, ..outcome };
     }
-    // SAFETY: as in `send`.
-    unsafe {
-        (*counters).sent += 1;
-        (*counters).truncated += u64::from(made.cut > 0);
-    }
+    Outcome { is_cut: u32::from(made.cut > 0), ..outcome }
 }
 
 #[inline(never)]

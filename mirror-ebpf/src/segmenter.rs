@@ -6,11 +6,12 @@ use aya_ebpf::{
 };
 use mirror_common::{
     geneve, own,
-    redirect::{TEMPLATES, TunnelKey, stage},
+    redirect::{TEMPLATES_ALL, TunnelKey, stage},
 };
 
 use crate::{
-    maps::{CURRENT, HANDOFF, TEMPLATE, setting},
+    maps::{HANDOFF, TEMPLATE, setting},
+    redirect::{current, is_v6},
     skb::Skb,
 };
 
@@ -25,12 +26,12 @@ pub fn address(skb: Skb) -> i32 {
         return SHOT;
     }
     handoff.stage = stage::DATAGRAMS;
-    let Some(template) = TEMPLATE.get_ptr(handoff.template % TEMPLATES as u32) else { return SHOT };
+    let Some(template) = TEMPLATE.get_ptr(handoff.template % TEMPLATES_ALL as u32) else { return SHOT };
     // The helper wants it on the stack or in a map, and the map's is shared.
     // SAFETY: the array's values stay in place, and user space does not write to the one in use.
     let mut key: TunnelKey = unsafe { (*template).tunnel };
     key.id = handoff.vni;
-    let flags = if setting!(redirect.is_v6) == 0 { BPF_F_ZERO_CSUM_TX } else { BPF_F_TUNINFO_IPV6 };
+    let flags = if is_v6(|| handoff.is_v6 != 0) { BPF_F_TUNINFO_IPV6 } else { BPF_F_ZERO_CSUM_TX };
     // SAFETY: the context is valid, and the key has as many bytes.
     let result = unsafe {
         bpf_skb_set_tunnel_key(
@@ -62,9 +63,8 @@ pub fn address(skb: Skb) -> i32 {
 /// segmenter drops whatever comes in. Returns the verdict.
 #[inline(always)]
 pub fn discard() -> i32 {
-    let segmenter = CURRENT
-        .get(0)
-        .and_then(|current| TEMPLATE.get_ptr(current % TEMPLATES as u32))
+    let segmenter = current(0)
+        .and_then(|current| TEMPLATE.get_ptr(current))
         // SAFETY: the array's values stay in place, and user space does not write to the one in use.
         .map_or(0, |template| unsafe { (*template).segmenter });
     // SAFETY: the helper takes any number.

@@ -106,17 +106,22 @@ impl Generator {
         .finish()
     }
 
+    /// Sends these frames again and again, in their order, until it is stopped.
+    #[must_use]
+    pub fn cycle(self, host: &Host, list: Vec<Vec<u8>>) -> Running {
+        self.run_batches(host, move |sent, batch| {
+            for (buffer, number) in batch.iter_mut().zip(sent..) {
+                buffer.clone_from(&list[number as usize % list.len()]);
+            }
+            batch.len()
+        })
+    }
+
     /// Sends the crafted frames with these numbers again and again, until it is stopped. They are made
     /// beforehand, so this is as fast as a sender gets.
     #[must_use]
     pub fn flood(self, host: &Host, numbers: Range<u64>) -> Running {
-        let pool: Vec<Vec<u8>> = numbers.map(frames::frame).collect();
-        self.run_batches(host, move |sent, batch| {
-            for (buffer, number) in batch.iter_mut().zip(sent..) {
-                buffer.clone_from(&pool[number as usize % pool.len()]);
-            }
-            batch.len()
-        })
+        self.cycle(host, numbers.map(frames::frame).collect())
     }
 
     /// Sends what `make` writes, which is told how many frames went before, and says whether there is one.

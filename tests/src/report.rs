@@ -48,8 +48,14 @@ pub struct Interface {
 #[derive(Debug, Deserialize)]
 pub struct Destination {
     pub address: String,
+    /// Where the user gave a name.
+    pub name: Option<String>,
     pub datagrams: u64,
     pub bytes: u64,
+    /// Seconds.
+    pub down_s: f64,
+    pub times_down: u32,
+    pub is_down: bool,
 }
 
 /// Where every frame went.

@@ -59,6 +59,7 @@ pub struct Totals {
 #[derive(Debug)]
 pub struct Sensor<S> {
     stop: Arc<AtomicBool>,
+    falls_over: Arc<AtomicBool>,
     datagrams: Arc<AtomicU64>,
     thread: JoinHandle<(S, Totals)>,
 }
@@ -88,13 +89,15 @@ impl<S: Send + 'static> Sensor<S> {
         let socket = host.within(move || open(port));
         let (stop, datagrams) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let (stopped, counter) = (stop.clone(), datagrams.clone());
+        let falls_over = Arc::<AtomicBool>::default();
+        let fell_over = falls_over.clone();
         let thread = host.thread("sensor", move || {
             let mut receiver = Receiver::new(&socket);
             let mut totals = Totals::default();
             loop {
                 let asked_to_stop = stopped.load(Ordering::Relaxed);
                 let received = receiver.receive();
-                if received == 0 && asked_to_stop {
+                if received == 0 && asked_to_stop || fell_over.load(Ordering::Relaxed) {
                     break;
                 }
                 for slot in 0..received {
@@ -117,7 +120,7 @@ impl<S: Send + 'static> Sensor<S> {
             totals.kernel_drops = kernel_drops(&socket);
             (state, totals)
         });
-        Self { stop, datagrams, thread }
+        Self { stop, falls_over, datagrams, thread }
     }
 
     /// How many datagrams have been looked at.
@@ -140,6 +143,15 @@ impl<S: Send + 'static> Sensor<S> {
             );
             thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Closes its port at once, whatever comes, as a program does that is killed.
+    ///
+    /// # Panics
+    /// As [`Sensor::finish`].
+    pub fn fall_over(self) {
+        self.falls_over.store(true, Ordering::Relaxed);
+        let _ = self.finish();
     }
 
     /// Waits until nothing comes any more, and gives what was looked at.

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -23,7 +23,7 @@ use mirror_tests::{
     frames,
     generator::Generator,
     geneve,
-    lab::{Lab, MIRRORED, ROUTER, RUN, UPLINK, VXLAN_PORT},
+    lab::{Lab, MIRRORED, ROUTER, RUN, SENSOR, UPLINK, VXLAN_PORT},
     lock,
     scratch::Scratch,
     sensor::Sensor,
@@ -102,7 +102,7 @@ paths! {
         port: VXLAN_PORT,
         is_possible: |lab| bpf::has_tcx(&lab.router, lab.mirrored_index),
     };
-    ring_tc_clsact whole [what_the_filter_refuses_is_left_out what_is_left_out_is_counted]: Path {
+    ring_tc_clsact whole [ flows_are_shared_out what_the_filter_refuses_is_left_out what_is_left_out_is_counted]: Path {
         arguments: "--attach clsact",
         mode: "ring",
         hook: "tc",
@@ -157,7 +157,7 @@ paths! {
         port: geneve::PORT,
         is_possible: |_| true,
     };
-    redirect_tc_clsact whole [what_the_filter_refuses_is_left_out what_is_left_out_is_counted interfaces_of_a_pattern_are_mirrored_as_they_come]: Path {
+    redirect_tc_clsact whole [ flows_are_shared_out what_the_filter_refuses_is_left_out what_is_left_out_is_counted interfaces_of_a_pattern_are_mirrored_as_they_come]: Path {
         arguments: "--mode redirect --attach clsact",
         mode: "redirect",
         hook: "tc",
@@ -311,6 +311,49 @@ fn what_the_filter_refuses_is_left_out(path: &Path) {
     let counts = &report.frames;
     let [all, sent] = [FRAMES, FRAMES / 4].map(|count| count as u64);
     assert_eq!((counts.seen, counts.sent, counts.filtered), (all, sent, all - sent), "{counts:?}");
+}
+
+/// Two sensors, at two ports: each flow is whole at one of them, then each frame at both.
+fn flows_are_shared_out(path: &Path) {
+    const FRAMES: u64 = 1_000;
+    let _turn = lock::shared();
+    let lab = Lab::new();
+    for (arguments, times) in [("", 1), ("--fanout", 2)] {
+        let ports = [VXLAN_PORT, VXLAN_PORT + 1];
+        let sensors = ports.map(|port| {
+            Sensor::start_on(&lab.sensor, port, Vec::new(), |numbers: &mut Vec<u64>, datagram| {
+                numbers.extend(frames::index_of(datagram.frame).filter(|number| *number < FRAMES));
+            })
+        });
+        let dest = format!("--dest {SENSOR}:{} {arguments}", ports[1]);
+        let Some(agent) = path.start(&lab, &dest) else { return };
+        Generator::new("eth0").rate(2_000).send(&lab.client, 0..FRAMES);
+        let report = agent.stop_and_report();
+        let [one, other] = sensors.map(|sensor| sensor.finish().0);
+        assert_eq!(
+            (report.frames.sent, report.datagrams_sent),
+            (FRAMES, times * FRAMES),
+            "{:?}",
+            report.frames
+        );
+        let told: Vec<_> = report.destinations.iter().map(|destination| destination.datagrams).collect();
+        assert_eq!(told, [one.len() as u64, other.len() as u64], "{:?}", report.destinations);
+        let all: BTreeSet<u64> = one.iter().chain(&other).copied().collect();
+        assert_eq!(all.len() as u64, FRAMES, "frames that arrived");
+        if times == 1 {
+            let flows = |numbers: &[u64]| -> BTreeSet<_> {
+                numbers.iter().filter_map(|number| frames::Plan::of(*number).flow()).collect()
+            };
+            let (one, other) = (flows(&one), flows(&other));
+            assert!(one.is_disjoint(&other), "a flow is at both");
+            assert!(
+                one.len().min(other.len()) * 5 > one.len() + other.len(),
+                "{} and {}",
+                one.len(),
+                other.len()
+            );
+        }
+    }
 }
 
 /// An IPv4 datagram without options to the sensor's port, which no crafted frame is.

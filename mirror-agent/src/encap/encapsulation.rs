@@ -58,6 +58,25 @@ impl Deref for Headers {
     }
 }
 
+/// What the headers of datagrams to all sensors have in common.
+#[derive(Clone, Debug)]
+pub struct Wrapping {
+    /// How frames are wrapped.
+    pub tunnel: Tunnel,
+    /// Which interface has which number.
+    pub names: Names,
+    /// What frames' times are told by.
+    pub clock: Clock,
+}
+
+impl Wrapping {
+    /// What makes the headers of datagrams to `port` of a sensor.
+    #[must_use]
+    pub fn to(&self, port: u16) -> Encapsulation {
+        Encapsulation::new(port, self.tunnel.clone(), self.names.clone(), self.clock)
+    }
+}
+
 /// What makes the headers of the datagrams to one sensor. Each sending thread has its own.
 #[derive(Clone, Debug)]
 pub struct Encapsulation {

@@ -467,6 +467,7 @@ impl Hooks {
             is_loopback: false,
             is_agents: false,
             mtu: u32::MAX,
+            has_carrier: true,
         };
         if let Err(error) = self.attach_tc(&link, TcHook::Tcx, &mut attached) {
             log::warn!("{error:#}");

@@ -30,23 +30,26 @@ impl OwnPaths {
     ///
     /// # Errors
     ///
-    /// The map is full: it has room for 64 paths.
+    /// The map is full: it has room for 512 paths.
     pub fn add(&self, source: IpAddr, sensor: SocketAddr) -> Result<()> {
-        let path = Path {
-            source: address(source),
-            destination: address(sensor.ip()),
-            destination_port: u32::from(sensor.port()),
-        };
         let mut map = self.0.map.lock().unwrap_or_else(PoisonError::into_inner);
-        // Each thread comes with the same path. Replacing it would take the element away from under hooks
-        // that are reading it.
-        const NOEXIST: u64 = 1;
-        match map.insert(path.number(), path, NOEXIST) {
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
-                Ok(())
+        // The later fragments of datagrams name no port.
+        for port in [sensor.port(), 0] {
+            let path = Path {
+                source: address(source),
+                destination: address(sensor.ip()),
+                destination_port: u32::from(port),
+            };
+            // Each thread comes with the same path. Replacing it would take the element away from under hooks
+            // that are reading it.
+            const NOEXIST: u64 = 1;
+            match map.insert(path.number(), path, NOEXIST) {
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
+                }
+                result => result.context("cannot tell the hooks where the agent sends")?,
             }
-            result => result.context("cannot tell the hooks where the agent sends"),
         }
+        Ok(())
     }
 
     /// The interface with this number has a hook that sees what is sent.

@@ -3,9 +3,12 @@
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
-    maps::{Array, MapData, PerCpuHashMap},
+    maps::{Array, MapData, PerCpuArray, PerCpuHashMap},
 };
-use mirror_common::redirect::{Sighting, TEMPLATES, Template};
+use mirror_common::{
+    pool::{Table, Tally},
+    redirect::{Sighting, TEMPLATES, Template, place},
+};
 
 use super::load::take_map;
 use crate::clock::epoch_minus_monotonic_ns;
@@ -17,6 +20,8 @@ pub struct RedirectMaps {
     errors: PerCpuHashMap<MapData, u32, u64>,
     sightings: Array<MapData, Sighting>,
     left: Array<MapData, i64>,
+    pool: Array<MapData, Table>,
+    tallies: PerCpuArray<MapData, Tally>,
     clock: Array<MapData, i64>,
     /// What the programs add to `CLOCK_MONOTONIC`, in nanoseconds.
     since_epoch_ns: i64,
@@ -30,31 +35,57 @@ impl RedirectMaps {
             errors: take_map(ebpf, "ERRORS")?.try_into()?,
             sightings: take_map(ebpf, "SIGHTINGS")?.try_into()?,
             left: take_map(ebpf, "LEFT")?.try_into()?,
+            pool: take_map(ebpf, "POOL")?.try_into()?,
+            tallies: take_map(ebpf, "TALLIES")?.try_into()?,
             clock: take_map(ebpf, "CLOCK")?.try_into()?,
             since_epoch_ns: 0,
         })
     }
 
-    /// Has all frames from now on leave by `template`.
+    /// Has all frames to the sensor with number `destination` leave by `template` from now on.
     ///
     /// # Errors
     ///
     /// None that is known.
-    pub fn follow(&mut self, template: Template) -> Result<()> {
+    pub fn follow(&mut self, destination: u32, template: Template) -> Result<()> {
         const SAY: &str = "cannot tell the hooks where to send";
-        let next = (self.current.get(&0, 0).context(SAY)? + 1) % TEMPLATES as u32;
-        self.templates.set(next, template, 0).context(SAY)?;
-        self.current.set(0, next, 0).context(SAY)
+        let next = (self.current.get(&destination, 0).context(SAY)? + 1) % TEMPLATES as u32;
+        self.templates.set(place(destination, next), template, 0).context(SAY)?;
+        self.current.set(destination, next, 0).context(SAY)
     }
 
-    /// What is in force; a hook may have found out that it is wrong.
+    /// What is in force for a sensor; a hook may have found out that it is wrong.
     ///
     /// # Errors
     ///
     /// None that is known.
-    pub fn template(&self) -> Result<Template> {
-        let current = self.current.get(&0, 0).context("no template")?;
-        self.templates.get(&current, 0).context("no template")
+    pub fn template(&self, destination: u32) -> Result<Template> {
+        let current = self.current.get(&destination, 0).context("no template")?;
+        self.templates.get(&place(destination, current), 0).context("no template")
+    }
+
+    /// Says which of several sensors flows go to.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn share_out(&mut self, table: &Table) -> Result<()> {
+        self.pool.set(0, table, 0).context("cannot tell the hooks which sensor has which flows")
+    }
+
+    /// What was sent to one of several sensors.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn tally(&self, destination: u32) -> Result<Tally> {
+        let tallies =
+            self.tallies.get(&destination, 0).context("cannot read what was sent to each sensor")?;
+        Ok(tallies.iter().fold(Tally::default(), |sum, one| Tally {
+            datagrams: sum.datagrams + one.datagrams,
+            payload: sum.payload + one.payload,
+            failed: sum.failed + one.failed,
+        }))
     }
 
     /// What kept frames from leaving: errno, and how often.

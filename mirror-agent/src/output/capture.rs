@@ -4,6 +4,8 @@ use std::{
     collections::HashMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::Range,
+    sync::Arc,
 };
 
 use mirror_common::record;
@@ -14,9 +16,13 @@ use super::{
 };
 use crate::{
     clock::{Clock, epoch_minus_monotonic_ns},
-    encap::{encapsulation::Encapsulation, outer::Outer},
-    ledger::OutputCounters,
+    encap::{
+        encapsulation::{Encapsulation, Wrapping},
+        outer::Outer,
+    },
+    ledger::{Fate, OutputCounters},
     names::Names,
+    pool::{Pool, shares::Shares},
     source::{
         Frame,
         capture::{SYNTHETIC_DESTINATION, SYNTHETIC_SOURCE},
@@ -28,21 +34,50 @@ use crate::{
 pub enum Content {
     /// The mirrored frames.
     Frames,
-    /// The datagrams that a sensor would get, with headers that this agent makes up: the same input makes
+    /// The datagrams that sensors would get, with headers that this agent makes up: the same input makes
     /// the same file on every host.
-    Datagrams(Outer, Box<Encapsulation>),
+    Datagrams(Headers),
+}
+
+/// What goes in front of frames for each of some sensors.
+#[derive(Clone, Debug)]
+pub struct Headers {
+    /// By the sensors' numbers; never empty.
+    sensors: Vec<(Outer, Encapsulation)>,
+    shares: Arc<Shares>,
+    is_fanout: bool,
+    /// What is counted for each, where there are several.
+    counters: Vec<Arc<OutputCounters>>,
+}
+
+impl Headers {
+    /// The numbers of the sensors that get the frame.
+    fn of(&self, frame: &Frame<'_>) -> Range<usize> {
+        let one = |number: usize| number..number + 1;
+        match &self.sensors[..] {
+            [_] => one(0),
+            all if self.is_fanout => 0..all.len(),
+            _ => one(usize::from(self.shares.sensor(frame.header.flow_hash))),
+        }
+    }
 }
 
 impl Content {
-    /// The datagrams for `sensor`, with headers by `encapsulation`. They come from documentation addresses (RFC 5737, RFC 3849) and
-    /// locally administered MAC addresses, since what a host would send from is not the capture's matter.
+    /// The datagrams for the sensors of `pool`, with frames wrapped as `wrapping` says. They come from documentation
+    /// addresses (RFC 5737, RFC 3849) and locally administered MAC addresses, since what a host would send from is not
+    /// the capture's matter.
     #[must_use]
-    pub fn datagrams_to(sensor: SocketAddr, encapsulation: Encapsulation) -> Option<Self> {
+    pub fn datagrams_to(pool: &mut Pool, wrapping: &Wrapping) -> Option<Self> {
         const SOURCE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
         const SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-        let source = if sensor.is_ipv4() { SOURCE_V4.into() } else { SOURCE_V6.into() };
-        Outer::new(SYNTHETIC_SOURCE, SYNTHETIC_DESTINATION, source, sensor.ip())
-            .map(|outer| Self::Datagrams(outer, Box::new(encapsulation)))
+        let headers = |sensor: SocketAddr| {
+            let source = if sensor.is_ipv4() { SOURCE_V4.into() } else { SOURCE_V6.into() };
+            let outer = Outer::new(SYNTHETIC_SOURCE, SYNTHETIC_DESTINATION, source, sensor.ip())?;
+            Some((outer, wrapping.to(sensor.port())))
+        };
+        let sensors = pool.sensors().map(headers).collect::<Option<Vec<_>>>()?;
+        let (shares, is_fanout) = (pool.shares(), pool.is_fanout());
+        Some(Self::Datagrams(Headers { sensors, shares, is_fanout, counters: pool.open_books() }))
     }
 }
 
@@ -58,6 +93,8 @@ pub struct Capture {
     named: HashMap<String, u32>,
     /// What was written and not yet flushed: nobody can say that it arrived.
     unflushed: OutputCounters,
+    /// Datagrams and bytes of these, by sensor.
+    unflushed_each: Vec<(u64, u64)>,
 }
 
 /// Frames after which a capture is flushed even under load, so that what a full disk makes known late
@@ -75,6 +112,10 @@ impl Capture {
     /// Those of the file.
     pub fn begin(target: Target, content: Content, names: Names, clock: Clock) -> io::Result<Self> {
         let writer = target.begin()?;
+        let sensors = match &content {
+            Content::Frames => 0,
+            Content::Datagrams(headers) => headers.counters.len(),
+        };
         Ok(Self {
             writer,
             content,
@@ -83,6 +124,7 @@ impl Capture {
             interfaces: HashMap::new(),
             named: HashMap::new(),
             unflushed: OutputCounters::default(),
+            unflushed_each: vec![(0, 0); sensors],
         })
     }
 
@@ -104,26 +146,38 @@ impl Capture {
             original_len: frame.wire_len,
             data: &frame.parts(),
         };
-        let Content::Datagrams(outer, encapsulation) = &mut self.content else {
+        let Content::Datagrams(headers) = &mut self.content else {
             self.writer.write_frame(&written)?;
             self.unflushed.wire_frame_sent(frame);
             return Ok(());
         };
-        // In one piece, as no link would carry it; without fragments its number means nothing.
-        encapsulation.look_at_clock();
-        let headers = encapsulation.headers(frame);
-        let packets = outer.packets(headers, frame.parts(), usize::MAX, 0);
-        let Some(packet) = packets.and_then(|mut packets| packets.next()) else {
-            self.unflushed.wire_frame_too_big(frame);
-            return Ok(());
-        };
-        self.writer.write_frame(&pcapng::Frame {
-            // Below 2^17: a datagram has 16 bits of length.
-            original_len: packet.length() as u32,
-            data: &[packet.header(), frame.head, frame.bytes],
-            ..written
-        })?;
-        self.unflushed.datagram_sent(frame, encapsulation.encap().header_len());
+        let mut fate = Fate::Sent;
+        let mut header_len = 0;
+        for number in headers.of(frame) {
+            let Some((outer, encapsulation)) = headers.sensors.get_mut(number) else { continue };
+            encapsulation.look_at_clock();
+            header_len = encapsulation.encap().header_len();
+            // In one piece, as no link would carry it; without fragments its number means nothing.
+            let packets = outer.packets(encapsulation.headers(frame), frame.parts(), usize::MAX, 0);
+            let Some(packet) = packets.and_then(|mut packets| packets.next()) else {
+                fate = Fate::TooBig;
+                continue;
+            };
+            self.writer.write_frame(&pcapng::Frame {
+                // Below 2^17: a datagram has 16 bits of length.
+                original_len: packet.length() as u32,
+                data: &[packet.header(), frame.head, frame.bytes],
+                ..written
+            })?;
+            if let Some((datagrams, bytes)) = self.unflushed_each.get_mut(number) {
+                *datagrams += 1;
+                *bytes += OutputCounters::payload(frame, header_len);
+            }
+        }
+        match (fate, self.unflushed_each.is_empty()) {
+            (Fate::Sent, true) => self.unflushed.datagram_sent(frame, header_len),
+            (fate, _) => self.unflushed.wire_frame_ended(frame, fate),
+        }
         Ok(())
     }
 
@@ -154,6 +208,7 @@ impl Capture {
         counters.too_big.add(self.unflushed.too_big.get());
         counters.give_up(self.unflushed.sent.get() + more as u64);
         self.unflushed = OutputCounters::default();
+        self.unflushed_each.fill((0, 0));
     }
 }
 
@@ -186,6 +241,12 @@ impl Output for Capture {
             return Err(error);
         }
         counters.take_over(&self.unflushed);
+        if let Content::Datagrams(headers) = &self.content {
+            for (counters, (datagrams, bytes)) in headers.counters.iter().zip(&mut self.unflushed_each) {
+                counters.datagrams.add(std::mem::take(datagrams));
+                counters.bytes.add(std::mem::take(bytes));
+            }
+        }
         Ok(())
     }
 

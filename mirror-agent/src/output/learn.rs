@@ -6,7 +6,10 @@ use std::{
     any::Any,
     io,
     net::SocketAddr,
-    sync::mpsc::{Sender, channel},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Sender, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -159,20 +162,26 @@ impl Learner {
 
 /// A thread that closes sockets: the kernel first waits until no processor looks at them any more
 /// (`synchronize_net`), which takes 10 ms and more.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Closer(Sender<Box<dyn Any + Send>>);
 
 impl Closer {
+    /// One thread serves all.
     fn start() -> io::Result<Self> {
+        static STARTED: Mutex<Option<Closer>> = Mutex::new(None);
+        let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(closer) = &*started {
+            return Ok(closer.clone());
+        }
         let (sender, receiver) = channel();
         thread::Builder::new()
             .name("mirror-close".into())
             .spawn(move || receiver.into_iter().for_each(drop))?;
-        Ok(Self(sender))
+        Ok(started.insert(Self(sender)).clone())
     }
 
     fn close(&self, what: impl Any + Send) {
-        // The thread lives as long as this sender; were it gone, closing here would do too.
+        // The thread lives as long as the agent; were it gone, closing here would do too.
         let _ = self.0.send(Box::new(what));
     }
 }

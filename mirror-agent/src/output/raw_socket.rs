@@ -282,8 +282,13 @@ impl RawSocket {
         // The queue is bounded by the receive buffer; another thread's errors are reported here too.
         while let Some(report) = self.next_report() {
             self.has_shorter_path |= report.errno == libc::EMSGSIZE;
-            if report.errno != 0 && report.source_port.is_none_or(|port| self.sends_from(port)) {
+            let is_ours =
+                |(source, destination)| destination == self.sensor.port() && self.sends_from(source);
+            if report.errno != 0 && report.ports.is_none_or(is_ours) {
                 counters.error(report.errno);
+                if report.errno != libc::EMSGSIZE {
+                    counters.unreached.add(1);
+                }
             }
         }
     }
@@ -294,7 +299,7 @@ impl RawSocket {
     }
 
     fn next_report(&self) -> Option<Report> {
-        let mut quoted = [0_u8; 2];
+        let mut quoted = [0_u8; 4];
         let mut control = [0_u64; 64];
         let mut iovec = libc::iovec { iov_base: quoted.as_mut_ptr().cast(), iov_len: quoted.len() };
         // SAFETY: all-zero is a valid msghdr: null pointers and zero lengths.
@@ -323,13 +328,16 @@ impl RawSocket {
                 let is_local = error.ee_origin == libc::SO_EE_ORIGIN_LOCAL;
                 return Some(Report {
                     errno: if is_local { 0 } else { error.ee_errno.cast_signed() },
-                    source_port: (received == quoted.len()).then(|| u16::from_be_bytes(quoted)),
+                    ports: (received == quoted.len()).then(|| {
+                        let [source, more, destination, last] = quoted;
+                        (u16::from_be_bytes([source, more]), u16::from_be_bytes([destination, last]))
+                    }),
                 });
             }
             // SAFETY: as for the first header.
             header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
         }
-        Some(Report { errno: 0, source_port: None })
+        Some(Report { errno: 0, ports: None })
     }
 
     /// Sends what of `messages` the kernel takes in one call.
@@ -343,10 +351,10 @@ impl RawSocket {
     }
 }
 
-/// An error that the kernel keeps for a socket: what, and from which source port the datagram was sent.
+/// An error that the kernel keeps for a socket: what, and from which port to which the datagram was sent.
 struct Report {
     errno: i32,
-    source_port: Option<u16>,
+    ports: Option<(u16, u16)>,
 }
 
 impl Output for RawSocket {

@@ -38,26 +38,25 @@ const LOOK_PERIOD: Duration = Duration::from_millis(1);
 pub struct Prober {
     sensor: SocketAddr,
     cookie: [u32; 2],
-    number: u32,
     /// Nobody's books: probes are no frames of the run.
     counters: OutputCounters,
 }
 
 impl Prober {
     pub fn new(sensor: SocketAddr, cookie: [u32; 2]) -> Self {
-        Self { sensor, cookie, number: 0, counters: OutputCounters::default() }
+        Self { sensor, cookie, counters: OutputCounters::default() }
     }
 
-    /// Sends a probe. `None` where it was not seen at the interface with number `ifindex`.
+    /// Sends the probe with this number, which no other one has and is not 0. `None` where it was not seen at the
+    /// interface with number `ifindex`.
     pub async fn probe(
         &mut self,
+        number: u32,
         raw: &mut RawSocket,
         maps: &RedirectMaps,
         ifindex: u32,
     ) -> Result<Option<Sighting>> {
-        // 0 stands for none.
-        self.number = self.number.wrapping_add(1).max(1);
-        let frame = self.frame();
+        let frame = self.frame(number);
         let header = RecordHeader::default();
         let whole = Frame::whole(&header, &frame);
         raw.send(&[whole], &self.counters)
@@ -70,7 +69,7 @@ impl Prober {
         let looks = SIGHTING_TIME.as_millis() / LOOK_PERIOD.as_millis();
         for _ in 0..looks {
             let seen = maps.sighting()?;
-            if seen.number == self.number {
+            if seen.number == number {
                 let bytes = &seen.bytes[..(seen.len as usize).min(SIGHTING_MAX)];
                 let metadata = Metadata {
                     ifindex: seen.ifindex,
@@ -92,14 +91,20 @@ impl Prober {
         errors.get("ECONNREFUSED").copied().unwrap_or(0)
     }
 
+    /// Takes in what the network answered since, and tells how often it did that a datagram was not taken at its end.
+    pub fn listen(&self, raw: &mut RawSocket) -> u64 {
+        raw.take_reported_errors(&self.counters);
+        self.counters.unreached.get()
+    }
+
     /// An Ethernet frame between nobody, of the type that IEEE 802 keeps for experiments, that ends with what the
     /// encapsulating program looks for.
-    fn frame(&self) -> [u8; FRAME_LEN] {
+    fn frame(&self, number: u32) -> [u8; FRAME_LEN] {
         const EXPERIMENTAL: u16 = 0x88b5;
         let mut frame = [0; FRAME_LEN];
         frame[12..ethernet::HEADER_LEN as usize].copy_from_slice(&EXPERIMENTAL.to_be_bytes());
         let end = &mut frame[FRAME_LEN - PROBE_LEN as usize..];
-        let words = [self.cookie[0], self.cookie[1], self.number];
+        let words = [self.cookie[0], self.cookie[1], number];
         for (place, word) in end.chunks_exact_mut(4).zip(words) {
             place.copy_from_slice(&word.to_ne_bytes());
         }

@@ -8,14 +8,27 @@ use super::{Run, origin::Origin};
 use crate::{
     config::Config,
     ledger::{self, Ledger, OutputCounters},
-    report::{DestinationReport, InterfaceReport, ReplayReport, Report},
+    pool::Pool,
+    report::{InterfaceReport, ReplayReport, Report},
 };
 
 impl Run {
+    /// Those of the sending threads, and of their ways to several sensors.
+    fn all_counters(&self) -> impl Iterator<Item = &OutputCounters> {
+        let of_pool = self.pool.iter().flat_map(|pool| pool.counters());
+        self.counters.iter().map(|counters| &**counters).chain(of_pool)
+    }
+
+    /// Of these, those that count each frame once.
+    fn counters_of_frames(&self) -> impl Iterator<Item = &OutputCounters> {
+        let of_pool = self.pool.iter().filter(|pool| !pool.is_fanout()).flat_map(|pool| pool.counters());
+        self.counters.iter().map(|counters| &**counters).chain(of_pool)
+    }
+
     /// What the kernel and the network refused so far, by the name of the error.
     pub fn send_errors(&self) -> BTreeMap<String, u64> {
         let mut errors = BTreeMap::new();
-        for counters in &self.counters {
+        for counters in self.all_counters() {
             counters.add_errors_to(&mut errors);
         }
         for (errno, count) in self.origin.send_errors().unwrap_or_default() {
@@ -33,7 +46,7 @@ impl Run {
     /// The kernel does not give the hooks' counters.
     pub fn ledger(&self) -> Result<Ledger> {
         let mut ledger = Ledger::default();
-        for counters in &self.counters {
+        for counters in self.counters_of_frames() {
             ledger.sent += counters.sent.get();
             ledger.send_failed += counters.send_failed.get();
             ledger.too_big += counters.too_big.get();
@@ -62,15 +75,15 @@ impl Run {
     /// As for [`Self::ledger`].
     pub fn report(&self, config: &Config, duration: Duration) -> Result<Report> {
         let mut interfaces: Vec<InterfaceReport> = Vec::new();
-        let sum = |count: fn(&OutputCounters) -> u64| self.counters.iter().map(|one| count(one)).sum::<u64>();
-        let mut datagrams = sum(|counters| counters.datagrams.get());
-        let mut bytes = sum(|counters| counters.bytes.get());
-        let mut truncated = sum(|counters| counters.truncated.get());
-        let mut segments = sum(|counters| counters.segments.get());
+        let mut datagrams = self.all_counters().map(|counters| counters.datagrams.get()).sum();
+        let mut bytes = self.all_counters().map(|counters| counters.bytes.get()).sum();
+        let mut truncated = self.counters_of_frames().map(|counters| counters.truncated.get()).sum::<u64>();
+        let mut segments = self.counters_of_frames().map(|counters| counters.segments.get()).sum::<u64>();
+        let is_fanout = self.pool.as_ref().is_some_and(Pool::is_fanout);
         for contribution in self.origin.contributions()? {
             datagrams += contribution.datagrams;
             // In redirect mode each is a datagram of its own.
-            segments += contribution.datagrams;
+            segments += if is_fanout { contribution.segments } else { contribution.datagrams };
             bytes += contribution.payload;
             truncated += contribution.truncated;
             let (name, seen, bytes) = (contribution.name, contribution.frames.seen, contribution.bytes);
@@ -111,11 +124,10 @@ impl Run {
             datagrams_sent: datagrams,
             bytes_sent: bytes,
             send_errors: self.send_errors(),
-            destinations: self
-                .sensor
-                .iter()
-                .map(|address| DestinationReport { address: address.to_string(), datagrams, bytes })
-                .collect(),
+            destinations: match &self.pool {
+                Some(pool) => pool.report(self.origin.redirect(), (datagrams, bytes))?,
+                None => Vec::new(),
+            },
             replay,
         })
     }

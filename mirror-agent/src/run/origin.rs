@@ -46,6 +46,8 @@ pub struct Contribution {
     pub datagrams: u64,
     /// Of the same: UDP payload in bytes.
     pub payload: u64,
+    /// Of the same: frames on the wire, where each goes to several sensors.
+    pub segments: u64,
 }
 
 impl Origin {
@@ -77,6 +79,22 @@ impl Origin {
     pub async fn follow_ways(&mut self, links: &Links) {
         if let Self::Live { hooks, redirect: Some(redirect), .. } = self {
             redirect.follow(hooks.ebpf(), links).await;
+        }
+    }
+
+    /// What sends, in redirect mode.
+    pub fn redirect(&self) -> Option<&Redirect> {
+        match self {
+            Self::Live { redirect, .. } => redirect.as_deref(),
+            Self::Replay(_) => None,
+        }
+    }
+
+    /// The same.
+    pub fn redirect_mut(&mut self) -> Option<&mut Redirect> {
+        match self {
+            Self::Live { redirect, .. } => redirect.as_deref_mut(),
+            Self::Replay(_) => None,
         }
     }
 
@@ -179,6 +197,7 @@ fn live(hooks: &Hooks, limit: Option<&Limit>) -> Result<Vec<Contribution>> {
             truncated: counters.truncated,
             datagrams: counters.datagrams,
             payload: counters.payload,
+            segments: counters.segments,
         }
     };
     Ok(hooks.seen()?.into_iter().map(contribution).collect())

@@ -16,6 +16,7 @@ use aya::util::nr_cpus;
 use mirror_common::{
     budget::Plan,
     ethernet,
+    own::Ports,
     record::{Direction, FRAME_MAX},
     settings::{self, Settings},
 };
@@ -28,7 +29,7 @@ use crate::{
     config::{self, Config, Delivery, Source as From},
     console::notice,
     encap::{
-        encapsulation::Encapsulation,
+        encapsulation::Wrapping,
         outer::Version,
         tunnel::{Encap, Tunnel},
     },
@@ -50,9 +51,9 @@ use crate::{
         Output,
         capture::{Capture, Content},
         pcapng::Target,
-        raw_socket::RawSocket,
-        sensor::SensorOutput,
+        pool::PoolOutput,
     },
+    pool::{Pool, ways::Opener},
     redirect::{Order, Redirect},
     select::steward::Steward,
     shape::stage::Stage,
@@ -76,8 +77,6 @@ pub struct Start<'a> {
     pub config: &'a Config,
     pub links: &'a Links,
     pub names: Names,
-    /// Whom datagrams are for, sent or written.
-    pub sensor: Option<SocketAddr>,
     /// What the kernel can do, where the source is live.
     pub support: Option<Support>,
 }
@@ -86,8 +85,8 @@ pub struct Start<'a> {
 struct Wishes {
     /// Longest frame that it takes, in bytes.
     frame_max: usize,
-    /// The UDP port that it sends to; 0 where it sends nothing.
-    sensor_port: u16,
+    /// The UDP ports that it sends to.
+    sensor_ports: Ports,
     /// Whether it wants to know when frames were captured.
     time_stamps: bool,
     /// Whether the kernel programs are to send themselves.
@@ -95,68 +94,69 @@ struct Wishes {
 }
 
 impl Start<'_> {
-    pub async fn sending_to(self, tunnel: &Tunnel, delivery: Delivery) -> Result<Run> {
-        let sensor = self.sensor.context("no sensor")?;
+    pub async fn sending_to(self, mut pool: Pool, tunnel: &Tunnel, delivery: Delivery) -> Result<Run> {
+        let addresses: Vec<_> = pool.sensors().collect();
         let frame_max = match (&self.config.source, delivery.oversize) {
             // Even the longest is cut to what fits.
             (From::Live(_), Oversize::Truncate) => FRAME_MAX,
-            _ => tunnel.encap.frame_max(Version::of(sensor.ip())),
+            // What one sensor cannot be sent, the way to it leaves out.
+            _ => longest_frame(&addresses, tunnel.encap).into_iter().max().context("no sensor")?,
         };
-        let wishes = Wishes {
-            frame_max,
-            sensor_port: sensor.port(),
-            time_stamps: tunnel.encap.has_metadata(),
-            redirect: settings::Redirect::OFF,
-        };
+        let sensor_ports = Ports::of(addresses.iter().map(SocketAddr::port));
+        let time_stamps = tunnel.encap.has_metadata();
+        let wishes = Wishes { frame_max, sensor_ports, time_stamps, redirect: settings::Redirect::OFF };
+        let to = format!("{}, {tunnel}", pool.describe());
+        pool.start();
         if let From::Live(live) = &self.config.source
             && live.mode == Mode::Redirect
         {
-            return self.redirecting_to(sensor, tunnel, delivery.oversize, live, wishes).await;
+            return self.redirecting_to(pool, &addresses, tunnel, delivery.oversize, live, wishes, to).await;
         }
         let rings = self.config.cpus.len() as u32;
         let address_changes = self.links.address_changes();
-        let encapsulation = self.encapsulation(sensor, tunnel);
-        let open = move |own_paths: Option<OwnPaths>| {
-            let way = |ring| {
-                let changes = Arc::clone(&address_changes);
-                let encapsulation = encapsulation.clone();
-                let raw = RawSocket::open(sensor, encapsulation, ring, rings, own_paths.clone(), changes)?;
-                SensorOutput::open(raw, sensor, delivery, own_paths.clone())
-            };
-            let ways = (0..rings).map(way).collect::<Result<Vec<_>>>()?;
+        let wrapping = self.wrapping(tunnel);
+        let open = |own_paths: Option<OwnPaths>| {
+            let ways = pool.open(Opener { wrapping, delivery, rings, own_paths, address_changes })?;
             Ok(|| Ok(ways))
         };
-        self.run(wishes, open, format!("{sensor}, {tunnel}")).await
+        let mut run = self.run(wishes, open, to).await?;
+        run.pool = Some(pool);
+        Ok(run)
     }
 
     async fn redirecting_to(
         self,
-        sensor: SocketAddr,
+        pool: Pool,
+        addresses: &[SocketAddr],
         tunnel: &Tunnel,
         oversize: Oversize,
         live: &config::Live,
         wishes: Wishes,
+        to: String,
     ) -> Result<Run> {
-        let is_v6 = sensor.is_ipv6();
-        if is_v6 && oversize == Oversize::Truncate {
-            bail!(
-                "--oversize truncate is for --mode ring where the sensor has an IPv6 address, as {sensor} has"
-            );
-        }
-        if is_v6 && oversize == Oversize::Fragment {
-            log::warn!(
+        let v6 = addresses.iter().find(|sensor| sensor.is_ipv6());
+        match (v6, oversize) {
+            (Some(sensor), Oversize::Truncate) => bail!(
+                "--oversize truncate is for --mode ring where a sensor has an IPv6 address, as {sensor} has"
+            ),
+            (Some(sensor), Oversize::Fragment) => log::warn!(
                 "frames that do not fit into a packet to {sensor} are left out and counted as too_big: redirect mode \
                  does not fragment over IPv6, --mode ring does"
-            );
+            ),
+            _ => {}
         }
         let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the processors")?;
         let cookie = RandomState::new().hash_one(std::process::id());
         let redirect = settings::Redirect {
             is_on: 1,
-            is_v6: u32::from(is_v6),
+            family: match (v6, addresses.iter().all(SocketAddr::is_ipv6)) {
+                (None, _) => settings::family::V4,
+                (Some(_), true) => settings::family::V6,
+                (Some(_), false) => settings::family::MIXED,
+            },
+            destinations: addresses.len() as u32,
+            is_fanout: u32::from(pool.is_fanout()),
             oversize: match oversize {
-                // VXLAN devices do not fragment over IPv6.
-                Oversize::Fragment if is_v6 => settings::oversize::DROP,
                 Oversize::Fragment => settings::oversize::FRAGMENT,
                 Oversize::Truncate => settings::oversize::TRUNCATE,
                 Oversize::Drop => settings::oversize::DROP,
@@ -168,33 +168,42 @@ impl Start<'_> {
             has_metadata: u32::from(tunnel.encap.has_metadata()),
             has_vnis: u32::from(tunnel.has_own_vnis()),
         };
-        let no_outputs = |_: Option<OwnPaths>| Ok(|| Ok(Vec::<SensorOutput>::new()));
-        let to = format!("{sensor}, {tunnel}");
-        let target = Some((sensor, self.encapsulation(sensor, tunnel), oversize));
-        self.live(live, Wishes { redirect, ..wishes }, no_outputs, to, target).await
+        // The hook does not ask whom a frame is for before it looks at its length.
+        let frame_max = match oversize {
+            Oversize::Truncate => wishes.frame_max,
+            _ => longest_frame(addresses, tunnel.encap).into_iter().min().context("no sensor")?,
+        };
+        let no_outputs = |_: Option<OwnPaths>| Ok(|| Ok(Vec::<PoolOutput>::new()));
+        let wishes = Wishes { redirect, frame_max, ..wishes };
+        let order = Some((&pool, self.wrapping(tunnel), oversize));
+        let mut run = self.live(live, wishes, no_outputs, to, order).await?;
+        run.pool = Some(pool);
+        Ok(run)
     }
 
     pub async fn writing_to(
         self,
         target: Target,
         path: &Path,
-        outer: Option<&config::Sensor>,
+        outer: Option<(Pool, &Tunnel)>,
     ) -> Result<Run> {
         if let From::Replay(replay) = &self.config.source {
             check_not_read(&target, path, &replay.files)?;
         }
         let clock = self.clock();
-        let (content, frame_max) = match (self.sensor.zip(outer), &self.config.source) {
-            (Some((address, sensor)), _) => {
-                let encapsulation = self.encapsulation(address, &sensor.tunnel);
-                let content = Content::datagrams_to(address, encapsulation).context("no such datagrams")?;
-                (content, sensor.tunnel.encap.frame_max(Version::of(address.ip())))
+        let (mut pool, tunnel) = outer.unzip();
+        let (content, frame_max) = match (pool.as_mut().zip(tunnel), &self.config.source) {
+            (Some((pool, tunnel)), _) => {
+                let addresses: Vec<_> = pool.sensors().collect();
+                let longest = longest_frame(&addresses, tunnel.encap).into_iter().max();
+                let content = Content::datagrams_to(pool, &self.wrapping(tunnel));
+                (content.context("no such datagrams")?, longest.context("no sensor")?)
             }
             (None, From::Live(_)) => (Content::Frames, FRAME_MAX),
             (None, From::Replay(_)) => (Content::Frames, CAPTURED_MAX as usize),
         };
-        let wishes =
-            Wishes { frame_max, sensor_port: 0, time_stamps: true, redirect: settings::Redirect::OFF };
+        let redirect = settings::Redirect::OFF;
+        let wishes = Wishes { frame_max, sensor_ports: Ports::NONE, time_stamps: true, redirect };
         let (names, path) = (self.names.clone(), path.to_owned());
         let to = path.display().to_string();
         let open = move |_: Option<OwnPaths>| {
@@ -203,7 +212,9 @@ impl Start<'_> {
                 Ok(vec![Capture::begin(target, content, names, clock).with_context(|| cannot_write(&path))?])
             })
         };
-        self.run(wishes, open, to).await
+        let mut run = self.run(wishes, open, to).await?;
+        run.pool = pool;
+        Ok(run)
     }
 
     /// What frames' times are told by.
@@ -214,9 +225,9 @@ impl Start<'_> {
         }
     }
 
-    /// What makes the headers of datagrams to `sensor`.
-    fn encapsulation(&self, sensor: SocketAddr, tunnel: &Tunnel) -> Encapsulation {
-        Encapsulation::new(sensor.port(), tunnel.clone(), self.names.clone(), self.clock())
+    /// What the headers of all datagrams have in common.
+    fn wrapping(&self, tunnel: &Tunnel) -> Wrapping {
+        Wrapping { tunnel: tunnel.clone(), names: self.names.clone(), clock: self.clock() }
     }
 
     /// `open` gets ready what can fail before any frame is seen, and returns what makes the outputs when
@@ -245,7 +256,7 @@ impl Start<'_> {
         wishes: Wishes,
         open: impl FnOnce(Option<OwnPaths>) -> Result<B>,
         to: String,
-        redirect: Option<(SocketAddr, Encapsulation, Oversize)>,
+        redirect: Option<(&Pool, Wrapping, Oversize)>,
     ) -> Result<Run>
     where
         O: Output + Send + 'static,
@@ -271,7 +282,7 @@ impl Start<'_> {
                 Mode::Ring => self.config.snaplen.max(ethernet::HEADER_LEN + ethernet::TAG_LEN),
                 Mode::Redirect => self.config.snaplen,
             },
-            sensor_port: u32::from(wishes.sensor_port),
+            sensor_ports: wishes.sensor_ports,
             time_stamps: u32::from(wishes.time_stamps),
             has_filter: u32::from(self.config.filter.is_some()),
             select: self.config.select.settings(cpus),
@@ -323,16 +334,13 @@ impl Start<'_> {
             None => None,
         };
         let redirect = match (redirect.zip(maps), place) {
-            (Some(((sensor, encapsulation, oversize), maps)), Place::Tc(hook) | Place::TcLimited(hook)) => {
-                let changes = self.links.address_changes();
-                let raw = RawSocket::open(sensor, encapsulation, 0, 1, Some(own_paths.clone()), changes)?;
-                if oversize != Oversize::Fragment {
-                    raw.forbid_fragments().context("cannot forbid fragments")?;
-                }
-                let cookie = settings.redirect.cookie;
-                let order = Order { sensor, cookie, hook, limit: self.config.limit };
-                let started = Redirect::start(order, raw, maps, own_paths, hooks.ebpf(), self.links);
-                Some(Box::new(started.await?))
+            (Some(((pool, wrapping, oversize), maps)), Place::Tc(hook) | Place::TcLimited(hook)) => {
+                let (sensors, cookie) = (pool.sensors().collect(), settings.redirect.cookie);
+                let order = Order { sensors, wrapping, oversize, cookie, hook, limit: self.config.limit };
+                let started = Redirect::start(order, maps, own_paths, hooks.ebpf(), self.links);
+                let mut redirect = Box::new(started.await?);
+                redirect.share_out(pool.table())?;
+                Some(redirect)
             }
             _ => None,
         };
@@ -407,7 +415,7 @@ impl Start<'_> {
             counters: Vec::new(),
             events,
             stop: Arc::new(Stop::new().context("out of file descriptors")?),
-            sensor: self.sensor,
+            pool: None,
             started: Instant::now(),
             steward: None,
         };
@@ -440,6 +448,11 @@ impl Run {
         self.threads.push(worker.start(index, cpu).context("cannot start a sending thread")?);
         Ok(())
     }
+}
+
+/// The longest frame that fits into a datagram to each of these sensors.
+fn longest_frame(sensors: &[SocketAddr], encap: Encap) -> Vec<usize> {
+    sensors.iter().map(|sensor| encap.frame_max(Version::of(sensor.ip()))).collect()
 }
 
 fn way(direction: Direction) -> &'static str {

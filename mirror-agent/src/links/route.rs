@@ -9,15 +9,15 @@ use rtnetlink::{
     Handle,
     packet_route::{
         AddressFamily,
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
     },
 };
 
 /// A route as the agent's datagrams take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Through the interface with this number.
-    Through(u32),
+    /// Through the interface with this number, by this router; to the address itself, where there is none.
+    Through(u32, Option<IpAddr>),
     /// To this host itself.
     Local,
     /// There is none.
@@ -55,10 +55,17 @@ pub async fn find(netlink: &Handle, address: IpAddr) -> Result<Route> {
         RouteAttribute::Oif(ifindex) => Some(*ifindex),
         _ => None,
     });
+    let by = found.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Gateway(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        RouteAttribute::Via(RouteVia::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Via(RouteVia::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    });
     Ok(match (found.header.kind, through) {
         (RouteType::Local, _) => Route::Local,
         (RouteType::Unicast | RouteType::Multicast | RouteType::Broadcast, Some(ifindex)) => {
-            Route::Through(ifindex)
+            Route::Through(ifindex, by)
         }
         _ => Route::None,
     })
