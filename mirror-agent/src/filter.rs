@@ -70,6 +70,9 @@ impl Filter {
         if let Some(name) = tokens::host_name(&tokens) {
             return Err(Mistake::host_name(expression, name));
         }
+        if let Some(word) = tokens::of_metadata(&tokens) {
+            return Err(Mistake::of_metadata(expression, word));
+        }
         let compiler = Compiler::new();
         match compiler.compile(expression) {
             Ok(program) => Ok(Self { expression: expression.to_owned(), program }),

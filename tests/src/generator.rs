@@ -98,12 +98,17 @@ impl Generator {
     /// # Panics
     /// Where sending fails.
     pub fn send_frames(self, host: &Host, list: Vec<Vec<u8>>) -> Sent {
+        self.start_frames(host, list).finish()
+    }
+
+    /// As [`Generator::send_frames`], and does not wait.
+    #[must_use]
+    pub fn start_frames(self, host: &Host, list: Vec<Vec<u8>>) -> Running {
         self.run(host, move |sent, buffer| {
             let Some(frame) = list.get(sent as usize) else { return false };
             buffer.clone_from(frame);
             true
         })
-        .finish()
     }
 
     /// Sends these frames again and again, in their order, until it is stopped.

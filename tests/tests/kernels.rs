@@ -283,13 +283,17 @@ fn own_datagrams_are_not_mirrored(path: &Path) {
 /// Its instructions are a part of the program, which each kernel's verifier has to take: with a tag that the kernel has
 /// taken out, a loop, a division, scratch memory, and bytes that do not lie open.
 fn what_the_filter_refuses_is_left_out(path: &Path) {
-    const FILTER: &str = "(ip6 protochain 17 or udp[96:4] % 7 = 3 or ip[2:2] / udp[1] = 1000) or (vlan 5 and \
-                          udp src port 20001 and ip[2:2] - 20 = udp[4:2] and ether[len - 1] = 0x5a and ether[11:4] != 7)";
+    // The verifier follows a loop round by round, which takes long on an emulated processor: on one hook.
+    let chain = if path.hook == "xdp" { "ip6 protochain 17 or " } else { "" };
+    let filter = format!(
+        "({chain}udp[96:4] % 7 = 3 or ip[2:2] / udp[1] = 1000) or (vlan 5 and udp src port 20001 and \
+         ip[2:2] - 20 = udp[4:2] and ether[len - 1] = 0x5a and ether[11:4] != 7)"
+    );
     const FRAMES: usize = 600;
     let _turn = lock::shared();
     let (lab, scratch) = (Lab::new(), Scratch::new());
     let file = scratch.path("filter");
-    fs::write(&file, FILTER).unwrap();
+    fs::write(&file, filter).unwrap();
     let tagged = |flow, tag: [u8; 4]| {
         let mut frame = udp_frame(flow, 600);
         frame.splice(12..12, tag);

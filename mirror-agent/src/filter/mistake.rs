@@ -59,6 +59,16 @@ impl Mistake {
         }
     }
 
+    /// What is not in a frame's bytes.
+    pub(super) fn of_metadata(expression: &str, word: &Token<'_>) -> Self {
+        let option = if word.text == "ifindex" { "--iface" } else { "--direction" };
+        Self {
+            expression: expression.to_owned(),
+            at: word.at,
+            message: format!("{} is not in a frame, and no filter of one: use {option}", word.text),
+        }
+    }
+
     /// Finds the place where `message`, which is libpcap's, comes from.
     pub(super) fn find(expression: &str, tokens: &[Token<'_>], message: String, compiler: &Compiler) -> Self {
         let wrong = if message == SYNTAX {
@@ -167,7 +177,8 @@ mod tests {
             ("less", "", "missing at the end"),
             ("not", "", "missing at the end"),
             ("tcp 80", "80", ""),
-            ("inbound", "inbound", ""),
+            ("tcp and inbound", "inbound", "use --direction"),
+            ("ifindex 3 or tcp", "ifindex", "use --iface"),
         ] {
             let (found, said) = mistake(expression);
             println!("{}\n", Filter::compile(expression).unwrap_err());

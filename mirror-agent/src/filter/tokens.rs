@@ -286,6 +286,11 @@ pub fn host_name<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<&'t Token<'a>> {
     None
 }
 
+/// The first word that asks for what is not in a frame's bytes. libpcap would have the kernel's packet sockets answer.
+pub fn of_metadata<'t, 'a>(tokens: &'t [Token<'a>]) -> Option<&'t Token<'a>> {
+    tokens.iter().find(|token| matches!(token.text, "inbound" | "outbound" | "ifindex"))
+}
+
 /// Whether a word that is none of the language's is a name, and no number or address.
 fn is_name(text: &str) -> bool {
     let text = text.strip_prefix('\\').unwrap_or(text);
