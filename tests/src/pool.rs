@@ -119,8 +119,9 @@ pub fn frame(flow: u32, round: u32, reply: bool) -> Vec<u8> {
     frame
 }
 
-/// Flow, round, and whether it is a reply.
-fn read(frame: &[u8]) -> Option<(u32, u32, bool)> {
+/// Flow, round, and whether it is a reply; `None` where it is no such frame.
+#[must_use]
+pub fn read(frame: &[u8]) -> Option<(u32, u32, bool)> {
     let is_ours = frame.get(..6) == Some(&[2, 0, 0, 0, 0x77, 1]);
     let (rest, reply) = frame.split_last_chunk::<1>()?;
     let (rest, round) = rest.split_last_chunk()?;

@@ -110,7 +110,7 @@ impl Start<'_> {
         if let From::Live(live) = &self.config.source
             && live.mode == Mode::Redirect
         {
-            return self.redirecting_to(pool, &addresses, tunnel, delivery.oversize, live, wishes, to).await;
+            return self.redirecting_to(pool, tunnel, delivery.oversize, live, wishes, to).await;
         }
         let rings = self.config.cpus.len() as u32;
         let address_changes = self.links.address_changes();
@@ -127,13 +127,13 @@ impl Start<'_> {
     async fn redirecting_to(
         self,
         pool: Pool,
-        addresses: &[SocketAddr],
         tunnel: &Tunnel,
         oversize: Oversize,
         live: &config::Live,
         wishes: Wishes,
         to: String,
     ) -> Result<Run> {
+        let addresses: Vec<_> = pool.sensors().collect();
         let v6 = addresses.iter().find(|sensor| sensor.is_ipv6());
         match (v6, oversize) {
             (Some(sensor), Oversize::Truncate) => bail!(
@@ -171,7 +171,7 @@ impl Start<'_> {
         // The hook does not ask whom a frame is for before it looks at its length.
         let frame_max = match oversize {
             Oversize::Truncate => wishes.frame_max,
-            _ => longest_frame(addresses, tunnel.encap).into_iter().min().context("no sensor")?,
+            _ => longest_frame(&addresses, tunnel.encap).into_iter().min().context("no sensor")?,
         };
         let no_outputs = |_: Option<OwnPaths>| Ok(|| Ok(Vec::<PoolOutput>::new()));
         let wishes = Wishes { redirect, frame_max, ..wishes };
