@@ -196,14 +196,24 @@ impl Arrivals {
         Sensor::start_on(&lab.sensors[number - 1], port, 0, look)
     }
 
-    /// Waits until so many frames of each flow are there, for a while.
-    fn wait_for(&self, flows: u32, round: u32, frames_each: u32) {
+    /// Waits until so many frames of each flow are there, for a while. Gives whether they are.
+    ///
+    /// # Panics
+    /// Where a sensor panicked.
+    #[must_use]
+    pub fn wait_for(&self, flows: u32, round: u32, frames_each: u32) -> bool {
         let deadline = Instant::now() + Duration::from_secs(5);
         let is_there = |all: &ByFlow| {
             let of_round = all.range((round, 0)..(round, flows));
             of_round.filter(|(_, (_, frames))| *frames >= frames_each).count() == flows as usize
         };
-        while !is_there(&self.0.lock().unwrap()) && Instant::now() < deadline {
+        loop {
+            if is_there(&self.0.lock().unwrap()) {
+                return true;
+            }
+            if Instant::now() > deadline {
+                return false;
+            }
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -214,7 +224,7 @@ impl Arrivals {
     /// Where a flow is not there whole, both ways at one sensor and each frame once.
     #[must_use]
     pub fn owners(&self, flows: u32, round: u32) -> Vec<usize> {
-        self.wait_for(flows, round, 2);
+        let _ = self.wait_for(flows, round, 2);
         let all = self.0.lock().unwrap().clone();
         (0..flows)
             .map(|flow| {
@@ -237,7 +247,7 @@ impl Arrivals {
     /// Where it is not the same.
     #[must_use]
     pub fn everywhere(&self, flows: u32, round: u32, frames: u32) -> Vec<usize> {
-        self.wait_for(flows, round, frames);
+        let _ = self.wait_for(flows, round, frames);
         let all = self.0.lock().unwrap().clone();
         let of = |flow| {
             all.get(&(round, flow)).unwrap_or_else(|| panic!("flow {flow} of round {round} is missing"))

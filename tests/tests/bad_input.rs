@@ -105,10 +105,13 @@ fn help_and_version_are_no_errors_and_name_only_options_that_exist() {
         "--config",
         "--filter-file",
         "--exclude-iface",
+        "--encap",
+        "--fanout",
+        "--dump-filter",
     ] {
         assert!(help.contains(option), "{option} is not in --help:\n{help}");
     }
-    for option in ["--attach", "--fanout", "--metrics"] {
+    for option in ["--attach", "--xdp-attach", "--metrics"] {
         assert!(!help.contains(option), "{option} is in --help:\n{help}");
     }
     assert_eq!(run(&lab, "--version").code(), 0);

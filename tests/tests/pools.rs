@@ -109,7 +109,7 @@ fn only_its_flows_move(
     loss.go();
     agent.wait_for_text(0, &format!("{}:4789 is down", address(LOST)), noticed);
     let noticed = start.elapsed();
-    let round = send_between_trials(lab, &agent);
+    let round = send_between_trials(lab, arrivals, &agent);
     let during = arrivals.owners(FLOWS, round);
     let moved: Vec<_> = before.iter().zip(&during).filter(|(before, during)| before != during).collect();
     assert!(moved.iter().all(|(before, _)| **before == LOST), "others' flows moved");
@@ -149,9 +149,9 @@ fn only_its_flows_move(
 /// The round after the sensor is back.
 const LAST: u32 = 99;
 
-/// Sends rounds until in the time of one the lost sensor was not tried, which costs frames of its flows. Gives that
-/// round's number.
-fn send_between_trials(lab: &PoolLab, agent: &Agent) -> u32 {
+/// Sends rounds until all frames of one have arrived: where the lost sensor is tried meanwhile, that costs frames of its
+/// flows. Gives that round's number.
+fn send_between_trials(lab: &PoolLab, arrivals: &Arrivals, agent: &Agent) -> u32 {
     let trials = || agent.stderr().matches(&format!("trying {}", address(LOST))).count();
     let over = || agent.stderr().matches(&format!("{}:4789 is still down", address(LOST))).count();
     for round in 1..6 {
@@ -161,12 +161,12 @@ fn send_between_trials(lab: &PoolLab, agent: &Agent) -> u32 {
         }
         let before = trials();
         send_round(lab, FLOWS, round);
-        std::thread::sleep(Duration::from_millis(100));
-        if trials() == before {
+        if arrivals.wait_for(FLOWS, round, 2) {
             return round;
         }
+        assert_ne!(trials(), before, "frames are missing, and the sensor was not tried");
     }
-    panic!("the sensor was tried again and again: {}", agent.stderr());
+    panic!("frames are missing again and again");
 }
 
 fn refusing(arguments: &str) {
@@ -393,15 +393,21 @@ fn another_address(arguments: &str) {
     for (round, dests) in [(0, "-d one"), (2, "-d one -d two")] {
         let start = Instant::now();
         hosts.write("10.30.1.2 one\n10.30.2.2 two\n");
-        let line = format!("--iface eth0 {dests} {arguments} --resolve-interval 300ms --report json");
+        let line = format!("--iface eth0 {dests} {arguments} --resolve-interval 300ms --report json -v");
         let agent = Agent::start(&lab.router, &line);
         send_round(&lab, 500, round);
         let before = arrivals.owners(500, round);
         let filler = keep_going(&lab, 500, 5_000);
         hosts.write("10.30.3.2 one\n10.30.2.2 two\n");
         agent.wait_for_text(0, "one:4789 stands for 10.30.3.2:4789 now", Duration::from_secs(3));
-        // In redirect mode it takes a look how datagrams leave to there.
-        std::thread::sleep(Duration::from_millis(300));
+        if arguments.contains("redirect") {
+            // It takes a look how datagrams leave to there.
+            agent.wait_for_text(
+                0,
+                "sending to 10.30.3.2:4789 from within the kernel",
+                Duration::from_secs(5),
+            );
+        }
         let _ = filler.stop();
         send_round(&lab, 500, round + 1);
         let after = arrivals.owners(500, round + 1);

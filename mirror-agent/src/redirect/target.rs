@@ -118,9 +118,9 @@ impl Target {
             Some(Sighting::Template(outer)) => {
                 self.unseen = 0;
                 own_paths.add(outer.source(), self.sensor)?;
-                self.tell(link, &outer);
                 let (headers, sum) = template::halves_and_sum(&outer, self.raw.encapsulation_mut());
                 self.put_in_force(maps, Template { is_known: 1, headers, sum, ..base })?;
+                self.tell(link, &outer);
             }
             Some(Sighting::Refused(refusal)) => bail!(
                 "--mode redirect cannot send to {}: datagrams leave through {}, {refusal}: use --mode ring",
