@@ -174,7 +174,8 @@ impl Config {
     pub fn new(args: MirrorArgs) -> Result<Self, String> {
         let wanted = Wanted::new(&args.ifaces, &args.exclude_iface)?;
         let output = output(&args, &wanted)?;
-        let filter = filter(&args.filter, args.filter_file.as_deref())?;
+        let filter = filter(&args.filter, args.filter_file.as_deref())
+            .map_err(|error| if args.read.is_empty() { error } else { or_a_capture(&error, &args.filter) })?;
         let to_file = matches!(output, Output::File { .. });
         let stdout_is_capture =
             matches!(&output, Output::File { path, .. } if path.as_os_str() == pcapng::STDOUT);
@@ -233,6 +234,14 @@ pub fn filter(words: &[String], file: Option<&Path>) -> Result<Option<Filter>, S
         None if words.is_empty() => Ok(None),
         None => Filter::of_words(words).map(Some),
     }
+}
+
+/// A filter may be wrong because it is no filter: the shell has made several names of captures out of one.
+fn or_a_capture(error: &str, words: &[String]) -> String {
+    let Some(word) = words.iter().find(|word| word.contains(['.', '/'])) else { return error.into() };
+    // Below the first line is the place of the mistake.
+    let (message, place) = error.split_once('\n').unwrap_or((error, ""));
+    format!("{message}; if {word} is another capture, put --read in front of it\n{place}").trim_end().into()
 }
 
 impl Config {

@@ -2,6 +2,8 @@
 
 /// The UDP port that IANA assigned.
 pub const PORT: u16 = 6081;
+/// Where a second sensor of a host has it.
+pub const OTHER_PORT: u16 = 6082;
 /// Bytes between UDP and the frame: the header and the option.
 pub const HEADERS_LEN: usize = 28;
 

@@ -105,7 +105,7 @@ impl<S: Send + 'static> Sensor<S> {
                     totals.datagrams += 1;
                     totals.bytes += payload.len() as u64;
                     let opened = match port {
-                        geneve::PORT => geneve::open(payload),
+                        geneve::PORT | geneve::OTHER_PORT => geneve::open(payload),
                         _ => vxlan::open(payload).map(|(vni, frame)| (vni, None, frame)),
                     };
                     match opened {

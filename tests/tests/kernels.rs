@@ -323,7 +323,7 @@ fn flows_are_shared_out(path: &Path) {
     let _turn = lock::shared();
     let lab = Lab::new();
     for (arguments, times) in [("", 1), ("--fanout", 2)] {
-        let ports = [VXLAN_PORT, VXLAN_PORT + 1];
+        let ports = [path.port, path.port + 1];
         let sensors = ports.map(|port| {
             Sensor::start_on(&lab.sensor, port, Vec::new(), |numbers: &mut Vec<u64>, datagram| {
                 numbers.extend(frames::index_of(datagram.frame).filter(|number| *number < FRAMES));
@@ -357,6 +357,37 @@ fn flows_are_shared_out(path: &Path) {
                 other.len()
             );
         }
+    }
+}
+
+/// In redirect mode with GENEVE, sensors with both kinds of addresses, and an interface with a network of its own: the
+/// longest programs that there are.
+#[test]
+fn verifier_takes_the_longest_programs() {
+    const FRAMES: u64 = 200;
+    let _turn = lock::shared();
+    let lab = Lab::with_ipv6();
+    for (fanout, times) in [("", 1), ("--fanout", 2)] {
+        let sensors = [geneve::PORT, geneve::OTHER_PORT].map(|port| {
+            Sensor::start_on(&lab.sensor, port, Vec::new(), |numbers: &mut Vec<u64>, datagram| {
+                let number = frames::index_of(datagram.frame).filter(|number| *number < FRAMES);
+                assert!(number.is_none_or(|number| datagram.frame == frames::frame(number)));
+                assert_eq!(datagram.vni, 7);
+                numbers.extend(number);
+            })
+        });
+        let more = format!("--dest [fd20::2]:{} {fanout}", geneve::OTHER_PORT);
+        let line = format!("{RUN} --iface {MIRRORED}=vni:7 --mode redirect --encap geneve {more}");
+        let agent = Agent::start(&lab.router, &line);
+        Generator::new("eth0").rate(1_000).send(&lab.client, 0..FRAMES);
+        let report = agent.stop_and_report();
+        let arrived = sensors.map(|sensor| sensor.finish().0);
+        assert_eq!(report.frames.sent, report.frames.seen, "{:?}", report.frames);
+        assert!(arrived.iter().all(|numbers| !numbers.is_empty()), "{arrived:?}");
+        let mut all = arrived.concat();
+        all.sort_unstable();
+        let expected: Vec<_> = (0..FRAMES).flat_map(|number| (0..times).map(move |_| number)).collect();
+        assert_eq!(all, expected, "{fanout}");
     }
 }
 
