@@ -27,6 +27,8 @@ const BATCH: usize = 64;
 const LARGEST: usize = 65_536;
 /// Bytes of kernel memory for datagrams that wait: above a second of the fastest agent's.
 const BUFFER: i32 = 1 << 29;
+/// So long a child that another test is starting may have the socket of a sensor that ended, until it is another program.
+const INHERITED: Duration = Duration::from_secs(2);
 /// So long with nothing new, and what was on its way has arrived.
 const QUIET: Duration = Duration::from_millis(150);
 
@@ -183,7 +185,15 @@ impl Sensor<Vec<Vec<u8>>> {
 }
 
 fn open(port: u16) -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).expect("cannot bind the sensor");
+    let deadline = Instant::now() + INHERITED;
+    let socket = loop {
+        match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            result => break result.expect("cannot bind the sensor"),
+        }
+    };
     socket.set_read_timeout(Some(QUIET)).unwrap();
     set(&socket, libc::SO_RCVBUFFORCE, BUFFER);
     set(&socket, libc::SO_TIMESTAMPNS, 1);

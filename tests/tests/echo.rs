@@ -135,8 +135,10 @@ fn veth_pair_and_bridge_on_the_way_to_the_sensor_have_no_echo() {
     println!("{:?}", report.frames);
     assert_eq!(inside.nested, 0, "echoes");
     inside.crafted.assert_complete();
-    // Out of up0, in at port, out of eth1.
-    assert_eq!(report.frames.own, 3 * report.datagrams_sent);
+    // Out of up0, in at port, out of eth1. The interfaces are let go one after another: the datagram of a frame that the
+    // host sends by itself at that moment may be seen by some of them only.
+    let all = 3 * report.datagrams_sent;
+    assert!((all - 2..=all).contains(&report.frames.own), "{:?}", report.frames);
 }
 
 /// The guard knows the agent's own datagrams, and does not take every VXLAN for them.

@@ -31,6 +31,9 @@ const V4: [&str; 2] = ["10.30.1.2", "10.30.2.2"];
 const V6: [&str; 2] = ["fd30:1::2", "fd30:2::2"];
 const MIXED: [&str; 2] = ["10.30.1.2", "fd30:2::2"];
 
+/// Sends by AF_XDP where the kernel program that sends does not suit, and tells so.
+const AF_XDP: &str = "--transmit packet -v";
+
 /// What came to one sensor, by flow and by whether it is a reply: how often, in which network, and what was told.
 type Got = BTreeMap<(u32, bool), (u32, u32, Told)>;
 
@@ -86,7 +89,14 @@ impl Bench {
             Generator::new(iface).rate(5_000).send_frames(&self.lab.client, list);
         }
         let ended = now();
-        let report = agent.stop_and_report();
+        let outcome = agent.stop();
+        if way == AF_XDP {
+            for dest in dests {
+                let is_told = |line: &str| line.contains(dest) && line.contains("by AF_XDP");
+                assert!(outcome.stderr.lines().any(is_told), "{what}: {outcome}");
+            }
+        }
+        let report = outcome.report();
         let (got, totals): (Vec<Got>, Vec<Totals>) = sensors.into_iter().map(Sensor::finish).unzip();
 
         assert_eq!(
@@ -179,6 +189,20 @@ fn each_frame_is_at_each() {
     }
     let _ = bench.run("--mode redirect", V4, true);
     let _ = bench.run("--mode redirect", V6, true);
+}
+
+/// By AF_XDP, which is next where the uplinks take more than the program that sends, and other devices have first.
+#[test]
+fn af_xdp_sends_to_each() {
+    let _turn = lock::shared();
+    let bench = Bench::new();
+    for (host, uplink) in bench.lab.sensors.iter().zip(["up1", "up2"]) {
+        host.mtu("eth0", 2_030);
+        bench.lab.router.mtu(uplink, 2_030);
+    }
+    let owners = bench.run(AF_XDP, MIXED, false);
+    println!("{AF_XDP} to {MIXED:?}: {:?}", spread(&owners, 2));
+    let _ = bench.run(AF_XDP, MIXED, true);
 }
 
 /// A frame that does not fit is fragmented by the kernel's stack, where it does that, for the sensor that cannot take it

@@ -121,7 +121,7 @@ paths! {
         port: VXLAN_PORT,
         is_possible: |_| true,
     };
-    ring_xdp_generic whole [what_the_filter_refuses_is_left_out interfaces_of_a_pattern_are_mirrored_as_they_come]: Path {
+    ring_xdp_generic whole []: Path {
         arguments: "--hook xdp --xdp-attach generic",
         mode: "ring",
         hook: "xdp",

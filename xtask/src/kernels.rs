@@ -39,13 +39,14 @@ fn folder() -> PathBuf {
     project::target().join("kernels")
 }
 
-/// Builds everything and runs the selected tests on every kernel; with `filter`, those whose name contains it.
-/// Prints a table of the results.
+/// Builds everything and runs the selected tests on every kernel; with `filter`, those whose name contains it; with
+/// `in_brief`, on kernels after the oldest only those of each path, since the others are about what has not changed since,
+/// and run on this machine's kernel as well. Prints a table of the results.
 ///
 /// # Errors
 ///
 /// A test failed, or a kernel or what runs it cannot be got.
-pub fn test(filter: &str) -> Result<()> {
+pub fn test(filter: &str, in_brief: bool) -> Result<()> {
     if !IS_POSSIBLE {
         bail!("the tests on other kernels run on x86-64 only");
     }
@@ -53,7 +54,8 @@ pub fn test(filter: &str) -> Result<()> {
     let folder = folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     agent::build()?;
-    let payload = payload::archive(selection::SELECTED, filter)?;
+    let all = payload::archive(selection::SELECTED, filter)?;
+    let paths = if in_brief { Some(payload::archive(&selection::SELECTED[..1], filter)?) } else { None };
 
     // Each has one thread of QEMU's.
     let workers = thread::available_parallelism().map_or(1, usize::from).min(SUITES.len());
@@ -64,7 +66,8 @@ pub fn test(filter: &str) -> Result<()> {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(suite) = SUITES.get(index) else { return };
-                    let (name, outcome) = match on(suite, &payload) {
+                    let payload = paths.as_ref().filter(|_| index > 0).unwrap_or(&all);
+                    let (name, outcome) = match on(suite, payload) {
                         Ok((name, results)) => (name, Outcome::Ran(results)),
                         Err(error) => (format!("of {suite}"), Outcome::NotToBeHad(format!("{error:#}"))),
                     };
