@@ -21,7 +21,7 @@ const NO_KERNEL: &str = "no kernel has a part in it";
 /// captures and not with the kernel (the other `replay_...`). `kernel_segments` sends what packet sockets take since
 /// 6.2 only, and `packet_transmitter` takes more than half as long as all the others together.
 pub const SELECTED: &[Selection] = &[
-    // The first one is what runs on every kernel, also in brief.
+    // The first one has the paths.
     Selection { binary: "kernels", left_out: &[("ring_geneve", NO_KERNEL)] },
     Selection {
         binary: "vni",
@@ -64,3 +64,23 @@ pub const SELECTED: &[Selection] = &[
         ],
     },
 ];
+
+/// Of [`SELECTED`], what is about the paths: enough for the newest kernel, next to which this machine's is, as a rule.
+pub const PATHS: &[Selection] = SELECTED.split_at(1).0;
+
+const BETWEEN: &str = "the oldest and the newest kernel have it";
+
+/// Whether the verifier takes the programs of each path, and whether they do their work: enough for kernels between.
+pub const FRAMES: &[Selection] = &[Selection {
+    binary: "kernels",
+    left_out: &[
+        ("ring_geneve", NO_KERNEL),
+        ("tcp_with_offloads", BETWEEN),
+        ("own_datagrams", BETWEEN),
+        ("nothing_stays", BETWEEN),
+        ("next_start", BETWEEN),
+        ("what_is_left_out", BETWEEN),
+        ("flows_are_shared", BETWEEN),
+        ("interfaces_of_a_pattern", BETWEEN),
+    ],
+}];
