@@ -58,7 +58,7 @@ enum Task {
     },
     /// Measure mirror-agent beside other mirrors: `cargo xtask bench --help` has the options
     ///
-    /// Takes 8 minutes, with --quick less than one. Needs root (sudo is used when not root). Not part of CI.
+    /// Takes about 12 minutes, with --quick about one. Needs root (sudo is used when not root). Not part of CI.
     #[command(disable_help_flag = true)]
     Bench {
         /// Arguments for the benchmark, passed on as typed
