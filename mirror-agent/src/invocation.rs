@@ -300,8 +300,11 @@ pub struct Changes {
     pub need_restart: Vec<String>,
 }
 
+/// Options that say which interfaces are meant.
+const INTERFACES: [&str; 2] = ["iface", "exclude-iface"];
+
 /// Options that can change in a run.
-const RELOADED: [&str; 4] = ["iface", "exclude-iface", FILTER, "filter-file"];
+const RELOADED: [&str; 4] = [INTERFACES[0], INTERFACES[1], FILTER, "filter-file"];
 
 /// What a filter on the command line is called in the file.
 const FILTER: &str = "filter";
@@ -349,7 +352,7 @@ impl Reload {
         };
         let changes = Changes {
             filter,
-            wanted: wanted.filter(|_| changed.iter().any(|key| is_reloaded(&key))),
+            wanted: wanted.filter(|_| changed.iter().any(|key| INTERFACES.contains(&key.as_str()))),
             need_restart,
         };
         for key in RELOADED {

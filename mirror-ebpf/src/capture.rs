@@ -1,6 +1,5 @@
 //! What happens to each frame: counted, recognised, described, copied into its ring.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mirror_common::{
     ethernet::TAG_LEN,
     own,
@@ -14,8 +13,7 @@ use crate::{
     maps::{HEADERS, setting},
     offload,
     redirect::{self, Met, Traits},
-    ring::{Copied, copy_into_ring},
-    select,
+    ring, select,
     skb::Skb,
 };
 
@@ -96,34 +94,15 @@ pub fn capture(skb: Skb, direction: Direction, is_limited: bool) {
         };
         return redirect::send(skb, &traits, counters);
     }
-    let is_cut = segmentation != Segmentation::None;
-    let kept_len = len.min(setting!(snaplen));
-    let captured_len = if is_cut || checksum != 0 { len } else { kept_len };
-    // One that is to be cut goes to user space whole: its segments are what has to fit.
-    if !is_cut && kept_len > setting!(frame_max) {
-        counters.too_big += 1;
-        return;
-    }
-    let header = RecordHeader {
-        time_ns: if setting!(time_stamps) == 0 {
-            0
-        } else {
-            // SAFETY: the helper has no preconditions.
-            unsafe { bpf_ktime_get_ns() }
-        },
+    let found = RecordHeader {
         ifindex,
         flow_hash,
-        captured_len,
         original_len: len,
         direction: direction as u16,
         segmentation: segmentation as u16,
         gso_size,
         checksum,
+        ..RecordHeader::default()
     };
-    match copy_into_ring(skb, tag, &header) {
-        Copied::Whole => {}
-        Copied::NoRoom => counters.ring_full += 1,
-        Copied::Unreadable => counters.copy_failed += 1,
-        Copied::TooLong => counters.too_big += 1,
-    }
+    ring::keep(skb, tag, found, counters);
 }

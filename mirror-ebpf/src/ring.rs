@@ -3,12 +3,16 @@
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     btf_maps::RingBuf,
-    helpers::generated::{bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit},
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit},
+    },
 };
 use mirror_common::{
+    counters::HookCounters,
     ethernet::{ADDRESSES_LEN, TAG_LEN},
     flow,
-    record::{HEADER_LEN, RecordHeader, SIZE_CLASSES},
+    record::{HEADER_LEN, RecordHeader, SIZE_CLASSES, Segmentation},
 };
 
 use crate::{
@@ -18,7 +22,7 @@ use crate::{
 };
 
 /// What became of a frame.
-pub enum Copied {
+enum Copied {
     Whole,
     NoRoom,
     Unreadable,
@@ -27,10 +31,38 @@ pub enum Copied {
 
 type Ring = RingBuf<u8, 4096>;
 
+/// Puts a frame into its ring, or counts why it is not there. `found` says all of it but when, and how much is kept.
+#[inline(always)]
+pub fn keep<P: Packet>(packet: P, tag: u32, found: RecordHeader, counters: &mut HookCounters) {
+    let is_cut = found.segmentation != Segmentation::None as u16;
+    let kept_len = found.original_len.min(setting!(snaplen));
+    // One that is to be cut goes to user space whole: its segments are what has to fit.
+    if !is_cut && kept_len > setting!(frame_max) {
+        counters.too_big += 1;
+        return;
+    }
+    let header = RecordHeader {
+        time_ns: if setting!(time_stamps) == 0 {
+            0
+        } else {
+            // SAFETY: the helper has no preconditions.
+            unsafe { bpf_ktime_get_ns() }
+        },
+        captured_len: if is_cut || found.checksum != 0 { found.original_len } else { kept_len },
+        ..found
+    };
+    match copy_into_ring(packet, tag, &header) {
+        Copied::Whole => {}
+        Copied::NoRoom => counters.ring_full += 1,
+        Copied::Unreadable => counters.copy_failed += 1,
+        Copied::TooLong => counters.too_big += 1,
+    }
+}
+
 /// Tries the size classes in ascending order. The classes are constants, so each comparison guards code
 /// for its own size, which is what the verifier asks of a reservation.
 #[inline(always)]
-pub fn copy_into_ring<P: Packet>(packet: P, tag: u32, header: &RecordHeader) -> Copied {
+fn copy_into_ring<P: Packet>(packet: P, tag: u32, header: &RecordHeader) -> Copied {
     let index = flow::ring(header.flow_hash, setting!(rings));
     let Some(ring) = RINGS.get(index) else {
         return Copied::NoRoom;

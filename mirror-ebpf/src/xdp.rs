@@ -4,10 +4,7 @@ use core::{array, ffi::c_void, hint::black_box};
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{
-        bpf_ktime_get_ns,
-        generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
-    },
+    helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
 };
 use mirror_common::{
     bytes::Bytes,
@@ -23,8 +20,7 @@ use crate::{
     filter::filter_xdp,
     maps::{HEADERS, setting},
     packet::Packet,
-    ring::{Copied, copy_into_ring},
-    select,
+    ring, select,
     skb::read_kernel,
 };
 
@@ -171,34 +167,17 @@ pub fn capture(buff: Buff, is_skb: bool) {
         return;
     }
     let checksum = missing_checksum(buff, headers, len);
-    let is_cut = segmentation != Segmentation::None;
-    let kept_len = len.min(setting!(snaplen));
-    if !is_cut && kept_len > setting!(frame_max) {
-        counters.too_big += 1;
-        return;
-    }
-    let header = RecordHeader {
-        time_ns: if setting!(time_stamps) == 0 {
-            0
-        } else {
-            // SAFETY: the helper has no preconditions.
-            unsafe { bpf_ktime_get_ns() }
-        },
+    let found = RecordHeader {
         ifindex,
         flow_hash,
-        captured_len: if is_cut || checksum != 0 { len } else { kept_len },
         original_len: len,
         direction: Direction::Ingress as u16,
         segmentation: segmentation as u16,
         gso_size,
         checksum,
+        ..RecordHeader::default()
     };
-    match copy_into_ring(buff, 0, &header) {
-        Copied::Whole => {}
-        Copied::NoRoom => counters.ring_full += 1,
-        Copied::Unreadable => counters.copy_failed += 1,
-        Copied::TooLong => counters.too_big += 1,
-    }
+    ring::keep(buff, 0, found, counters);
 }
 
 /// Where the checksum is missing: [`ChecksumPlace::packed`].
