@@ -31,6 +31,9 @@ pub struct Cli {
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+    /// Form of what is said on standard error: auto is json in a pod of Kubernetes, else text
+    #[arg(long, global = true, value_enum, value_name = "FORM", default_value_t = LogFormat::Auto)]
+    pub log_format: LogFormat,
 }
 
 /// What to do instead of mirroring.
@@ -144,6 +147,13 @@ pub struct MirrorArgs {
     /// Report at the end: text on standard error, json on standard output (on standard error with -w -)
     #[arg(long, value_enum, value_name = "FORM", default_value_t = ReportForm::Text)]
     pub report: ReportForm,
+    /// Answer HTTP at this address: /metrics for Prometheus, /livez, /readyz and /status: 127.0.0.1:9464, [::]:9464
+    #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
+    pub metrics: Option<SocketAddr>,
+    /// Answer the same at a Unix socket, for 'top' and 'doctor'; none for nowhere [default:
+    /// /run/mirror-agent/PID.sock]
+    #[arg(long, value_name = "PATH|none")]
+    pub control: Option<PathBuf>,
     /// Bytes of each ring between kernel and agent: a power of two from 128KiB to 1GiB [default: 16MiB]
     #[arg(long, value_name = "BYTES", value_parser = ring_size, conflicts_with = "read")]
     pub ring_size: Option<u32>,
@@ -237,6 +247,17 @@ pub enum Encap {
     Geneve,
 }
 
+/// `--log-format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// JSON in a pod of Kubernetes, where programs read it, unless it goes to a terminal; else text
+    Auto,
+    /// Lines for people
+    Text,
+    /// A JSON object in each line: time, level, target, message
+    Json,
+}
+
 /// `--report`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ReportForm {
@@ -314,6 +335,17 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
         return Err("must be longer than zero".into());
     }
     Ok(duration)
+}
+
+/// An address of this host and a port.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 => Ok(address),
+        _ => {
+            Err("must be an address and a port from 1 to 65535: 127.0.0.1:9464, 0.0.0.0:9464, [::]:9464"
+                .into())
+        }
+    }
 }
 
 /// A number above zero, with or without a fraction.

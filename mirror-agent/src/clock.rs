@@ -11,6 +11,14 @@ pub enum Clock {
     Epoch,
 }
 
+/// `CLOCK_MONOTONIC` in nanoseconds.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    // The clock is always there, and counts from the start of the machine.
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |time| (time.tv_sec() * 1_000_000_000 + time.tv_nsec()).cast_unsigned())
+}
+
 /// What has to be added to `CLOCK_MONOTONIC` to get the time since 1970. To be asked for anew now and then, because the
 /// host's clock may be set.
 #[must_use]

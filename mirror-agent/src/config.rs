@@ -45,6 +45,22 @@ pub struct Config {
     pub stdout_is_capture: bool,
     /// Processors of the sending threads, one each; never empty.
     pub cpus: Vec<usize>,
+    /// Where HTTP is answered.
+    pub metrics: Option<SocketAddr>,
+    /// Where it is answered on this host.
+    pub control: Control,
+}
+
+/// `--control`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Control {
+    /// At the usual place, if that can be had.
+    #[default]
+    Usual,
+    /// Nowhere.
+    None,
+    /// At this path.
+    At(PathBuf),
 }
 
 /// Where frames come from.
@@ -219,6 +235,12 @@ impl Config {
             report: args.report,
             stdout_is_capture,
             cpus,
+            metrics: args.metrics,
+            control: match args.control {
+                None => Control::Usual,
+                Some(path) if path.as_os_str() == "none" => Control::None,
+                Some(path) => Control::At(path),
+            },
         })
     }
 }

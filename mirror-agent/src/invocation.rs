@@ -13,12 +13,17 @@ use std::{
 };
 
 use clap::{
-    Arg, ArgAction, ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Id,
+    Arg, ArgAction, ArgMatches, Command, CommandFactory as _, FromArgMatches as _, Id, ValueEnum as _,
     error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
 
-use crate::{cli::Cli, config::Config, filter::Filter, wanted::Wanted};
+use crate::{
+    cli::{Cli, LogFormat},
+    config::Config,
+    filter::Filter,
+    wanted::Wanted,
+};
 
 /// The option that names the file.
 const CONFIG: &str = "config";
@@ -78,6 +83,23 @@ impl Invocation {
     #[must_use]
     pub fn with_file(path: PathBuf) -> Self {
         Self { words: vec!["mirror-agent".into(), "--config".into(), path.into()] }
+    }
+
+    /// The form of what is said on standard error, as far as that can be told where something is wrong with the rest.
+    #[must_use]
+    pub fn log_format(&self) -> LogFormat {
+        const OPTION: &str = "--log-format";
+        let mut words = self.words.iter().filter_map(|word| word.to_str());
+        let mut given = None;
+        while let Some(word) = words.next() {
+            match word.strip_prefix(OPTION) {
+                Some("") => given = words.next().map(str::to_owned),
+                Some(value) => given = value.strip_prefix('=').map(str::to_owned),
+                None => {}
+            }
+        }
+        let given = given.or_else(|| std::env::var(format!("{PREFIX}LOG_FORMAT")).ok());
+        given.and_then(|given| LogFormat::from_str(&given, false).ok()).unwrap_or(LogFormat::Auto)
     }
 
     /// Reads all three places.

@@ -6,12 +6,15 @@ use std::{
 };
 
 use nix::errno::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::source::{BATCH, Frame};
+use crate::{
+    output::sensor::Way,
+    source::{BATCH, Frame},
+};
 
 /// Frames by what became of them. Once the agent has drained, `seen` is the sum of all others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Ledger {
     /// Frames that the hooks were called for.
     pub seen: u64,
@@ -76,6 +79,8 @@ pub struct OutputCounters {
     pub refusals: Count,
     /// Of these: answers of the network, that a datagram was not taken at its end.
     pub unreached: Count,
+    /// Which way the last datagrams left: one more than its number among [`Way::ALL`].
+    way: Count,
     /// Not 0 where a part of the super-frame in hand was cut.
     cut_part: Count,
     /// Not 0 where a part of the super-frame in hand is lost: [`FAILED`] or [`TOO_BIG`].
@@ -127,6 +132,7 @@ impl Default for OutputCounters {
             bytes: Count::default(),
             refusals: Count::default(),
             unreached: Count::default(),
+            way: Count::default(),
             cut_part: Count::default(),
             lost_part: Count::default(),
             errors: std::array::from_fn(|_| Count::default()),
@@ -145,6 +151,18 @@ impl OutputCounters {
             fates: std::array::from_fn(|_| Count::default()),
         };
         Self { fates: Some(Box::new(fates)), ..Self::default() }
+    }
+
+    /// Notes which way datagrams leave.
+    pub fn note_way(&self, way: Way) {
+        self.way.set(way as u64 + 1);
+    }
+
+    /// Which way the last ones left; `None` before there were any.
+    #[must_use]
+    pub fn way(&self) -> Option<Way> {
+        let number = usize::try_from(self.way.get()).ok()?.checked_sub(1)?;
+        Way::ALL.get(number).copied()
     }
 
     /// Tells what became of the frames since the last call, of those that were not sent whole.

@@ -3,13 +3,15 @@
 //! A frame's way: [`source`] takes it out of a ring or a capture, [`select`] says whether it is mirrored, [`shape`] makes
 //! of it what was on the wire, [`encap`] makes what goes in front of it, [`output`]
 //! sends it or writes it down; [`worker`] is the thread that it happens on. Beside that way: [`kernel`]
-//! (load, attach, detach, maps), [`run`] (the control plane), [`ledger`] (counts), [`report`].
+//! (load, attach, detach, maps), [`run`] (the control plane), [`ledger`] (counts), [`report`], [`control`] (how a run is
+//! asked).
 
 pub mod affinity;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod console;
+pub mod control;
 pub mod encap;
 pub mod filter;
 pub mod iface_arg;
@@ -19,6 +21,7 @@ pub mod ledger;
 pub mod limit;
 pub mod links;
 pub mod mapping;
+pub mod metrics;
 pub mod names;
 pub mod output;
 pub mod pattern;
@@ -33,6 +36,8 @@ pub mod shape;
 pub mod signals;
 pub mod sink;
 pub mod source;
+pub mod status;
 pub mod stop;
+pub mod timings;
 pub mod wanted;
 pub mod worker;

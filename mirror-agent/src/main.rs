@@ -23,6 +23,8 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let invocation = Invocation::of_process();
+    // For what is wrong with the rest.
+    console::speak(invocation.log_format());
     let asked = match invocation.read() {
         Ok(asked) => asked,
         Err(Refusal::Wrong(errors)) => return fail(USAGE, &errors.join("; ")),
@@ -82,6 +84,7 @@ fn fail(code: u8, error: &str) -> ExitCode {
 }
 
 fn start_log(cli: &Cli) {
+    console::speak(cli.log_format);
     let level = match (cli.quiet, cli.verbose) {
         (true, _) => LevelFilter::Error,
         (false, 0) => LevelFilter::Warn,
@@ -93,6 +96,13 @@ fn start_log(cli: &Cli) {
         .filter_level(level.min(LevelFilter::Warn))
         .filter_module("mirror_agent", level)
         .format(|out, record| {
+            if console::is_json() {
+                return writeln!(
+                    out,
+                    "{}",
+                    console::json(record.level(), record.target(), record.args().to_string())
+                );
+            }
             let level = record.level().as_str().to_ascii_lowercase();
             writeln!(out, "mirror-agent: {level}: {}", record.args())
         })

@@ -2,6 +2,7 @@
 //! addresses their names stand for.
 
 pub mod health;
+pub mod lone;
 mod reach;
 pub mod rendezvous;
 mod resolver;
@@ -20,6 +21,7 @@ use mirror_common::pool::Table;
 pub use self::resolver::Answer;
 use self::{
     health::{Event, Health, Reason, Signs},
+    lone::{Lone, Refusals},
     reach::Reach,
     rendezvous::Share,
     resolver::{Resolver, choose},
@@ -29,6 +31,7 @@ use self::{
 use crate::{
     config::{Sensor, Sensors},
     links::Links,
+    output::sensor::Way,
     redirect::Redirect,
     report::DestinationReport,
 };
@@ -53,6 +56,8 @@ pub struct Pool {
     resolver: Resolver,
     reach: Reach,
     gone: Vec<bool>,
+    /// What is known of the one sensor, where there is one only.
+    lone: Lone,
     looked: Instant,
     reached: Instant,
 }
@@ -66,6 +71,8 @@ struct Member {
     books: Vec<Books>,
     before: Counts,
     failed_in_a_row: u64,
+    /// Why it was marked down last.
+    reason: Option<Reason>,
 }
 
 /// What was counted for a sensor so far.
@@ -94,6 +101,7 @@ impl Pool {
                 books: Vec::new(),
                 before: Counts::default(),
                 failed_in_a_row: 0,
+                reason: None,
             });
         }
         let name = |named: &Sensor| named.address().is_none().then(|| (named.host.clone(), named.port));
@@ -106,6 +114,7 @@ impl Pool {
             table,
             resolver: Resolver::new(sensors.all.iter().map(name), sensors.resolve_interval),
             reach: Reach::default(),
+            lone: Lone::default(),
             gone: vec![false; members.len()],
             looked: now,
             reached: now,
@@ -164,8 +173,8 @@ impl Pool {
         if !self.is_sending {
             return None;
         }
-        let looks = self.is_several().then(|| self.looked + PERIOD);
-        looks.into_iter().chain(self.resolver.due()).min()
+        let period = if self.is_several() { PERIOD } else { lone::PERIOD };
+        [self.looked + period].into_iter().chain(self.resolver.due()).min()
     }
 
     /// Waits for the next answer of a resolver.
@@ -174,13 +183,22 @@ impl Pool {
     }
 
     /// Looks which sensors are there, and has those that went give up their flows.
-    pub async fn follow(&mut self, links: &Links, mut redirect: Option<&mut Redirect>) {
+    /// `refusals` speak against the one that there is, where there is one only.
+    pub async fn follow(&mut self, links: &Links, mut redirect: Option<&mut Redirect>, refusals: Refusals) {
         self.resolver.ask();
         for books in self.members.iter().flat_map(|member| &member.books) {
             books.successor.close_retired();
         }
         let now = Instant::now();
-        if !self.is_several() || now < self.looked + PERIOD {
+        if !self.is_several() {
+            if now >= self.looked + lone::PERIOD {
+                self.looked = now;
+                let of_kernel = redirect.map_or(0, |redirect| redirect.unreached(0));
+                self.lone.note(now, refusals.and_unreached(of_kernel));
+            }
+            return;
+        }
+        if now < self.looked + PERIOD {
             return;
         }
         self.looked = now;
@@ -199,7 +217,11 @@ impl Pool {
                 None => member.counts(),
             };
             let signs = Signs { is_unreachable: *gone, against: member.note(counts) };
-            events.extend(member.health.look(Instant::now(), signs).map(|event| (number, event)));
+            let event = member.health.look(Instant::now(), signs);
+            if let Some(Event::Down(reason) | Event::Still(reason)) = event {
+                member.reason = Some(reason);
+            }
+            events.extend(event.map(|event| (number, event)));
             if member.health.is_down() {
                 self.resolver.hurry(number);
             }
@@ -266,6 +288,44 @@ impl Pool {
             return log::warn!("{error:#}");
         }
         self.table = table;
+    }
+
+    /// Why no sensor is reachable, as far as is known; nothing, where one is or nothing is sent.
+    pub async fn unreachable(&mut self, links: &Links, redirect: Option<&Redirect>) -> Vec<String> {
+        if !self.is_sending {
+            return Vec::new();
+        }
+        let [only] = &self.members[..] else {
+            let all_down = self.members.iter().all(|member| member.health.is_down());
+            let why = |member: &Member| match member.reason {
+                Some(reason) => format!("{} is down: {reason}", member.named),
+                None => format!("{} is down", member.named),
+            };
+            return if all_down { self.members.iter().map(why).collect() } else { Vec::new() };
+        };
+        let unknown = redirect.is_some_and(|redirect| !redirect.is_known(0));
+        let why = if unknown {
+            Some("nobody answers for it yet".into())
+        } else {
+            self.lone.unreachable(links, only.address).await
+        };
+        why.map(|why| format!("{} is not reachable: {why}", only.named)).into_iter().collect()
+    }
+
+    /// Whether the sensor with this number is taken to be down, also where there is no other.
+    #[must_use]
+    pub fn is_down(&self, number: usize) -> bool {
+        match &self.members[..] {
+            [_] => self.is_sending && self.lone.is_down(),
+            members => members.get(number).is_some_and(|member| member.health.is_down()),
+        }
+    }
+
+    /// Which way datagrams leave to each of several sensors.
+    #[must_use]
+    pub fn ways(&self) -> Vec<Option<Way>> {
+        let way = |member: &Member| member.books.iter().filter_map(|books| books.counters.way()).max();
+        self.members.iter().map(way).collect()
     }
 
     /// What was sent to each sensor. `total` is all of it: datagrams and bytes.
@@ -362,12 +422,7 @@ impl Member {
             Event::Trial => log::debug!("trying {sensor} again"),
             Event::Still(_) => log::debug!("{sensor} is still down"),
             Event::Down(reason) => {
-                let why = match reason {
-                    Reason::Refused => "the network or its host refuses what is sent to it",
-                    Reason::Failing => "nothing can be sent to it",
-                    Reason::Unreachable => "the way to it does not answer",
-                };
-                log::warn!("{sensor} is down, {why}: its connections go to the others until it is back");
+                log::warn!("{sensor} is down, {reason}: its connections go to the others until it is back");
             }
             Event::Up(time) => {
                 log::warn!(

@@ -1,6 +1,6 @@
 //! What the process may do, checked before anything is touched.
 
-use std::fs;
+use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -55,6 +55,25 @@ fn missing(effective: u64, is_live: bool, sends: bool) -> Vec<Need> {
             !(has(need.capability) || matches!(need.capability, CAP_BPF | CAP_PERFMON) && has(CAP_SYS_ADMIN))
         })
         .collect()
+}
+
+/// Takes all capabilities from the calling thread, for good: from a thread that talks to others and needs none.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn drop_of_thread() -> io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h, and its two structs.
+    const VERSION: u32 = 0x2008_0522;
+    let header = [VERSION, 0];
+    let none = [[0_u32; 3]; 2];
+    // SAFETY: both calls read what they are given, which is of the length that the version asks for; process number 0 is
+    // the calling thread.
+    let result = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -296,6 +296,12 @@ impl Redirect {
         self.targets.get_mut(index).map_or(0, |target| target.prober.listen(&mut target.raw))
     }
 
+    /// Whether it is known how datagrams leave to the sensor with number `index`.
+    #[must_use]
+    pub fn is_known(&self, index: usize) -> bool {
+        self.targets.get(index).is_some_and(Target::is_known)
+    }
+
     /// Whether as many frames have come as the run was limited to.
     #[must_use]
     pub fn is_limit_reached(&self) -> bool {

@@ -1,26 +1,27 @@
 //! What is told at the end, and in between.
 
 use std::{
+    borrow::Cow,
     cmp::Reverse,
     collections::BTreeMap,
     fmt::{self, Display, Formatter},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ledger::Ledger;
 
 /// The final report. The names are the contract with whoever reads the JSON form.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Report {
     /// Version of this form: 1.
     pub schema: u32,
     /// How frames reach the output: `ring`, `redirect` within the kernel, or `replay` from captures.
-    pub mode: &'static str,
+    pub mode: Cow<'static, str>,
     /// Where the kernel programs sit: `tc` or `xdp`; `none` in a replay.
-    pub hook: &'static str,
+    pub hook: Cow<'static, str>,
     /// What frames are sent in: `vxlan`, `geneve`, or `none` in a capture.
-    pub encap: &'static str,
+    pub encap: Cow<'static, str>,
     /// From the first hook attached to the last one detached; of a replay, until its last frame.
     pub duration_s: f64,
     /// What each interface's hooks saw, or what was taken from each capture.
@@ -46,7 +47,7 @@ pub struct Report {
 }
 
 /// How a replay went.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ReplayReport {
     /// Passes over all captures that were completed.
     pub passes: u64,
@@ -57,7 +58,7 @@ pub struct ReplayReport {
 }
 
 /// One interface's part.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct InterfaceReport {
     /// Its name.
     pub name: String,
@@ -71,7 +72,7 @@ pub struct InterfaceReport {
 }
 
 /// One sensor's part.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct DestinationReport {
     /// Address and port, of a name the last one.
     pub address: String,

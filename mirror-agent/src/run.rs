@@ -1,5 +1,6 @@
 //! The control plane: starts everything, follows what happens, ends in order.
 
+mod answers;
 mod books;
 mod filter;
 mod interfaces;
@@ -14,7 +15,7 @@ use std::{
     path::Path,
     sync::Arc,
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -35,6 +36,7 @@ use crate::{
     cli::Mode,
     config::{Config, Output as Destination, Source},
     console,
+    control::{desk::Desk, listen::Listeners},
     invocation::Reload,
     kernel::support::Support,
     ledger::OutputCounters,
@@ -44,7 +46,10 @@ use crate::{
     pool::{Answer, Pool},
     privileges,
     select::steward::Steward,
+    source::ring::RingGauge,
+    status::Reloads,
     stop::Stop,
+    timings::Timings,
     worker::Event,
 };
 
@@ -67,6 +72,9 @@ const SAME_REQUEST: Duration = Duration::from_secs(1);
 pub fn run(config: Config, reload: Option<Reload>) -> Result<()> {
     let is_live = matches!(config.source, Source::Live(_));
     privileges::require(is_live, matches!(config.output, Destination::Sensors(..)))?;
+    let mut listeners = Listeners::bind(config.metrics, &config.control)?;
+    // Before this thread takes precedence, and has what others do not see.
+    let desk = listeners.serve()?;
     let support = if is_live { Some(Support::probe()?) } else { None };
     if let Some(support) = &support {
         support.require_live()?;
@@ -79,7 +87,7 @@ pub fn run(config: Config, reload: Option<Reload>) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the control plane")?;
-    let result = match runtime.block_on(mirror(config, support, reload)) {
+    let result = match runtime.block_on(mirror(config, support, reload, desk)) {
         // Who closes the pipe before anything came has seen enough as well.
         Err(error) if is_broken_pipe(&error) => Ok(()),
         result => result,
@@ -89,7 +97,7 @@ pub fn run(config: Config, reload: Option<Reload>) -> Result<()> {
     result
 }
 
-async fn mirror(config: Config, support: Option<Support>, reload: Option<Reload>) -> Result<()> {
+async fn mirror(config: Config, support: Option<Support>, reload: Option<Reload>, desk: Desk) -> Result<()> {
     let mut signals = Signals::new(reload.is_some())?;
     if let Source::Replay(replay) = &config.source {
         start::check_readable(replay)?;
@@ -126,7 +134,7 @@ async fn mirror(config: Config, support: Option<Support>, reload: Option<Reload>
             start.writing_to(target, path, pool.zip(config.tunnel())).await?
         }
     };
-    run.until_stopped(&config, links, &mut signals, reload).await
+    run.until_stopped(&config, links, &mut signals, reload, desk).await
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -145,11 +153,18 @@ struct Run {
     origin: Origin,
     threads: Vec<JoinHandle<()>>,
     counters: Vec<Arc<OutputCounters>>,
+    /// Of the rings, in their order: none in redirect mode and in a replay.
+    gauges: Vec<RingGauge>,
+    /// Of the sending threads.
+    timings: Vec<Arc<Timings>>,
     events: UnboundedReceiver<Event>,
     stop: Arc<Stop>,
     /// Whom datagrams are for, sent or written.
     pool: Option<Pool>,
     started: Instant,
+    /// The same by the host's clock.
+    began: SystemTime,
+    reloads: Reloads,
     /// Says which flows the kernel programs take, under `--max-rate`.
     steward: Option<Steward>,
 }
@@ -161,13 +176,14 @@ impl Run {
         mut links: Links,
         signals: &mut Signals,
         reload: Option<Reload>,
+        mut desk: Desk,
     ) -> Result<()> {
-        let mut failure = self.follow(config, &mut links, signals, reload).await;
+        let mut failure = self.follow(config, &mut links, signals, reload, &mut desk).await;
 
         self.origin.detach(&links).await;
         let duration = self.started.elapsed();
         self.stop.drain();
-        let joined = self.join(signals).await;
+        let joined = self.join(config, signals, &mut desk).await;
         while let Ok(event) = self.events.try_recv() {
             if let Event::OutputFailed(error) = event {
                 failure.get_or_insert(error);
@@ -203,6 +219,7 @@ impl Run {
         links: &mut Links,
         signals: &mut Signals,
         mut reload: Option<Reload>,
+        desk: &mut Desk,
     ) -> Option<io::Error> {
         let ends = config.duration.and_then(|duration| Deadline::now().checked_add(duration));
         let mut progress = Progress::new(config);
@@ -231,10 +248,12 @@ impl Run {
                     self.origin.follow_ways(links).await;
                 }
                 () = at(pool_due) => {
+                    let refused = self.refusals();
                     if let Some(pool) = &mut self.pool {
-                        pool.follow(links, self.origin.redirect_mut()).await;
+                        pool.follow(links, self.origin.redirect_mut(), refused).await;
                     }
                 }
+                question = desk.next() => self.answer(question, config, links).await,
                 answer = next_answer(&mut self.pool) => {
                     if let Some(pool) = &mut self.pool {
                         pool.take_over(answer, self.origin.redirect_mut());
@@ -259,7 +278,8 @@ impl Run {
     }
 
     /// Waits for the threads to send what their rings hold. A second signal, or too long a wait, ends it.
-    async fn join(&mut self, signals: &mut Signals) -> Result<()> {
+    /// Questions are answered meanwhile.
+    async fn join(&mut self, config: &Config, signals: &mut Signals, desk: &mut Desk) -> Result<()> {
         let threads = std::mem::take(&mut self.threads);
         let mut joined = tokio::task::spawn_blocking(move || {
             threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count()
@@ -276,6 +296,7 @@ impl Run {
         let in_time = tokio::select! {
             done = timeout(DRAIN_TIME, &mut joined) => done,
             () = again => timeout(Duration::ZERO, &mut joined).await,
+            never = self.answer_all_at_end(desk, config) => match never {},
         };
         let panicked = match in_time {
             Ok(panicked) => panicked,

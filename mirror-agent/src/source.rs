@@ -80,6 +80,8 @@ pub struct Batch<'a> {
     pub frames: ArrayVec<Frame<'a>, BATCH>,
     /// Position behind them, for [`Source::release`].
     pub end: usize,
+    /// What part of the ring was taken when they were read, in 1024ths, rounded up; none where there is no ring.
+    pub occupancy: Option<u32>,
 }
 
 /// The beginning of a frame's way. Each sending thread has its own.

@@ -9,8 +9,8 @@ use std::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    affinity, ledger::OutputCounters, limit::Limit, output::Output, shape::stage::Stage, source::Source,
-    stop::Stop,
+    affinity, clock::monotonic_ns, ledger::OutputCounters, limit::Limit, output::Output, shape::stage::Stage,
+    source::Source, stop::Stop, timings::Timings,
 };
 
 /// What a sending thread tells the control plane.
@@ -36,6 +36,8 @@ pub struct Worker<S, O> {
     pub stage: Stage,
     /// What it counts.
     pub counters: Arc<OutputCounters>,
+    /// What it measures, where frames come out of a ring.
+    pub timings: Arc<Timings>,
     /// Says when to end.
     pub stop: Arc<Stop>,
     /// `--limit`, shared by all threads.
@@ -111,9 +113,18 @@ impl<S: Source + Send + 'static, O: Output + Send + 'static> Worker<S, O> {
             };
             let frames = &batch.frames[..allowed];
             let result = if output_works && !self.stop.gives_up() {
-                self.stage.pass_on(frames, &self.counters, |wire_frames| {
+                // The oldest one of those that tell.
+                let captured = batch.occupancy.and_then(|occupancy| {
+                    self.timings.occupancy.observe(u64::from(occupancy));
+                    frames.iter().map(|frame| frame.header.time_ns).find(|time| *time != 0)
+                });
+                let result = self.stage.pass_on(frames, &self.counters, |wire_frames| {
                     self.output.send(wire_frames, &self.counters)
-                })
+                });
+                if let Some(captured) = captured {
+                    self.timings.delay.observe(monotonic_ns().saturating_sub(captured));
+                }
+                result
             } else {
                 self.counters.give_up(frames.len() as u64);
                 Ok(())

@@ -19,7 +19,8 @@ pub struct Settings {
     pub snaplen: u32,
     /// The sensors' UDP ports.
     pub sensor_ports: Ports,
-    /// 1: every record carries the time of its capture.
+    /// One record in so many carries the time of its capture, by what its hook has taken on its processor: a power of
+    /// two, 1 for every record; 0 for none.
     pub time_stamps: u32,
     /// 1 where frames meet a filter, whose instructions are put into the programs.
     pub has_filter: u32,

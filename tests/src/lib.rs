@@ -18,6 +18,7 @@
 //! | [`captures`], [`replay`] | captures of every format, right and damaged, and their replay |
 //! | [`wire`], [`flows`], [`analysis`] | what was on the wire, by the kernel itself, its comparison with the mirror, and what tshark finds wrong |
 //! | [`filters`] | expressions and frames, and what tcpdump makes of them |
+//! | [`prometheus`] | curl, Prometheus and promtool at the agent's metrics |
 //! | [`web`] | a web server to download from |
 //! | [`mirred`] | the kernel's own mirror, to compare with |
 //! | [`swarm`] | many interfaces that come and go |
@@ -54,6 +55,7 @@ pub mod mirred;
 pub mod packet_socket;
 pub mod pcap;
 pub mod pool;
+pub mod prometheus;
 pub mod replay;
 pub mod report;
 pub mod scratch;

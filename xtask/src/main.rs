@@ -11,6 +11,7 @@ mod lint;
 mod packages;
 mod privilege;
 mod project;
+mod prometheus;
 mod run;
 mod rustc;
 mod setup;

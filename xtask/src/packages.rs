@@ -125,8 +125,17 @@ fn ensure_for(whose: &str, needed: &[(&'static str, Proof)]) -> Result<()> {
     install(&packages).with_context(|| format!("cannot install {}", packages.join(" ")))
 }
 
+/// Has apt-get read its lists of packages anew.
+///
+/// # Errors
+///
+/// No right to, or it failed.
+pub fn update() -> Result<()> {
+    command::run_before(apt_get()?.arg("update"))
+}
+
 fn install(packages: &[&str]) -> Result<()> {
-    command::run_before(apt_get()?.arg("update"))?;
+    update()?;
     command::run_before(apt_get()?.args(["install", "-y", "--no-install-recommends"]).args(packages))
 }
 

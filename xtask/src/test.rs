@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{agent, command, kernels, packages, privilege, project, rustc::Rustc, suricata};
+use crate::{agent, command, kernels, packages, privilege, project, prometheus, rustc::Rustc, suricata};
 
 /// Builds the agent and runs every test, with `args` for the test binaries.
 ///
@@ -28,6 +28,7 @@ pub fn test(args: &[OsString]) -> Result<()> {
     ];
     packages::ensure()?;
     suricata::try_ensure();
+    prometheus::try_ensure();
     agent::build()?;
 
     let mut results = Vec::new();

@@ -217,6 +217,11 @@ impl Hooks {
         self.attached.get(&ifindex).map(|attached| attached.name.as_str())
     }
 
+    /// The names and numbers of all interfaces that are mirrored.
+    pub fn names(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.attached.iter().map(|(&ifindex, attached)| (attached.name.as_str(), ifindex))
+    }
+
     /// The numbers of all interfaces that are mirrored.
     #[must_use]
     pub fn attached(&self) -> Vec<u32> {

@@ -123,6 +123,7 @@ impl PoolOutput {
                 let its: ArrayVec<Frame<'_>, BATCH> = its.map(|(frame, _)| *frame).collect();
                 way.output.send(&its, &way.counters)
             };
+            way.counters.note_way(way.output.way());
             result = result.and(sent);
         }
         result
@@ -139,6 +140,7 @@ impl PoolOutput {
             }
             self.used |= 1 << number;
             result = result.and(way.output.send(frames, &way.counters));
+            way.counters.note_way(way.output.way());
             way.counters.take_fates(|bytes, fate| {
                 let place = frames.iter().position(|frame| std::ptr::addr_eq(frame.bytes.as_ptr(), bytes));
                 if let Some(worst) = place.and_then(|place| fates.get_mut(place)) {
@@ -159,7 +161,9 @@ impl Output for PoolOutput {
             }
         }
         if let [only] = &mut self.ways[..] {
-            return only.output.send(frames, counters);
+            let result = only.output.send(frames, counters);
+            counters.note_way(only.output.way());
+            return result;
         }
         self.calls += 1;
         if self.calls >= CALLS_PER_FLUSH {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{interface::Interface, sighting::Refusal};
 
 /// Which way frames take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
     /// Through the host's stack, by a raw socket.
     Stack,
@@ -17,6 +17,22 @@ pub enum Way {
     Queue,
     /// The same, by a program in the kernel.
     Program,
+}
+
+impl Way {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Stack, Self::PacketSocket, Self::Xdp, Self::Queue, Self::Program];
+
+    /// What status calls it: by how `--transmit` calls it, where that does.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stack => "udp",
+            Self::PacketSocket | Self::Queue => "packet",
+            Self::Xdp => "xdp",
+            Self::Program => "program",
+        }
+    }
 }
 
 /// What there is to tell.

@@ -1,6 +1,9 @@
 //! Whether a sensor is there: marked down where it refuses, tried again after a while.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::{self, Display, Formatter},
+    time::{Duration, Instant},
+};
 
 use super::rendezvous::Part;
 
@@ -34,6 +37,16 @@ pub enum Reason {
     Failing,
     /// The next hop does not answer, its interface has no link, or there is no route.
     Unreachable,
+}
+
+impl Display for Reason {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "the network or its host refuses what is sent to it",
+            Self::Failing => "nothing can be sent to it",
+            Self::Unreachable => "the way to it does not answer",
+        })
+    }
 }
 
 /// What changed.

@@ -91,6 +91,45 @@ impl Reach {
     }
 }
 
+/// Why `sensor` is not reachable, by what the kernel knows at this moment; `None` where nothing speaks against it. A
+/// neighbour that is not known to be there is asked, for the next time.
+///
+/// # Errors
+///
+/// What netlink says.
+pub async fn glance(links: &Links, sensor: SocketAddr) -> Result<Option<String>> {
+    let (ifindex, router) = match route::find(&links.handle, sensor.ip()).await? {
+        Route::Through(ifindex, router) => (ifindex, router),
+        Route::Local => return Ok(None),
+        Route::None => return Ok(Some("there is no route to it".into())),
+    };
+    let Some(link) = links.one(ifindex).await? else {
+        return Ok(Some("its interface is gone".into()));
+    };
+    if !link.has_carrier {
+        return Ok(Some(format!("{} is down, or has no link", link.name)));
+    }
+    if !link.is_ethernet || link.is_loopback {
+        return Ok(None);
+    }
+    let hop = (ifindex, router.unwrap_or(sensor.ip()));
+    let all = neighbours(links).await?;
+    let state = all.get(&hop);
+    if !matches!(state, Some(NeighbourState::Reachable))
+        && let Err(error) = ask(links, hop, state).await
+    {
+        log::debug!("cannot ask {} whether it is there: {error}", hop.1);
+        // Who cannot ask knows of no other way to learn of it than to send.
+        return Ok(matches!(state, Some(NeighbourState::Failed)).then(|| unanswered(hop.1, &link.name)));
+    }
+    let is_there = !matches!(state, None | Some(NeighbourState::Failed | NeighbourState::Incomplete));
+    Ok((!is_there).then(|| unanswered(hop.1, &link.name)))
+}
+
+fn unanswered(hop: IpAddr, name: &str) -> String {
+    format!("{hop} has not answered on {name}")
+}
+
 /// Whether a neighbour is there. Who cannot ask takes every one for that which the kernel does not know to be gone.
 fn is_confirmed(state: Option<&NeighbourState>, is_passive: bool) -> bool {
     match state {

@@ -8,7 +8,7 @@ use super::{Run, origin::Origin};
 use crate::{
     config::Config,
     ledger::{self, Ledger, OutputCounters},
-    pool::Pool,
+    pool::{Pool, lone::Refusals},
     report::{InterfaceReport, ReplayReport, Report},
 };
 
@@ -23,6 +23,16 @@ impl Run {
     fn counters_of_frames(&self) -> impl Iterator<Item = &OutputCounters> {
         let of_pool = self.pool.iter().filter(|pool| !pool.is_fanout()).flat_map(|pool| pool.counters());
         self.counters.iter().map(|counters| &**counters).chain(of_pool)
+    }
+
+    /// What speaks against one sensor, where all that is sent is for it.
+    pub fn refusals(&self) -> Refusals {
+        let sum = |count: fn(&OutputCounters) -> u64| self.all_counters().map(count).sum();
+        Refusals {
+            datagrams: sum(|counters| counters.datagrams.get()),
+            failed: sum(|counters| counters.send_failed.get()),
+            unreached: sum(|counters| counters.unreached.get()),
+        }
     }
 
     /// What the kernel and the network refused so far, by the name of the error.
@@ -113,9 +123,9 @@ impl Run {
         };
         Ok(Report {
             schema: 1,
-            mode,
-            hook,
-            encap: config.tunnel().map_or("none", |tunnel| tunnel.encap.name()),
+            mode: mode.into(),
+            hook: hook.into(),
+            encap: config.tunnel().map_or("none", |tunnel| tunnel.encap.name()).into(),
             duration_s: (duration.as_secs_f64() * 1e6).round() / 1e6,
             interfaces,
             frames: self.ledger()?,

@@ -153,6 +153,26 @@ impl Interfaces {
         self.refused.insert(link.ifindex, why);
     }
 
+    /// What is meant and not mirrored, and why.
+    #[must_use]
+    pub fn missing(&self, hooks: &Hooks) -> Vec<String> {
+        let is_there = |name: &str| self.known.values().any(|link| link.name == name);
+        let names = self.wanted.names().filter(|name| !is_there(name));
+        let mut missing: Vec<String> = names.map(|name| format!("there is no interface {name}")).collect();
+        missing.extend(self.refused.values().cloned());
+        let is_yet_to_come = |ifindex: &&u32| {
+            let link = self.known.get(ifindex);
+            hooks.name_of(**ifindex).is_none()
+                && !self.refused.contains_key(ifindex)
+                && link.is_some_and(|link| self.wanted.find(link).is_some())
+        };
+        let waiting = self.waiting.iter().filter(is_yet_to_come).count();
+        if waiting > 0 {
+            missing.push(format!("{waiting} interfaces are yet to be attached to"));
+        }
+        missing
+    }
+
     /// When [`Self::tidy`] is to be called; never, where there is nothing to do.
     #[must_use]
     pub fn due(&self, hooks: &Hooks) -> Option<Instant> {

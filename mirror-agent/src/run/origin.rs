@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use mirror_common::record::Direction;
 use tokio::time::Instant as Deadline;
 
 use super::interfaces::Interfaces;
@@ -36,6 +37,8 @@ pub enum Origin {
 pub struct Contribution {
     /// The interface, or the capture as it was named.
     pub name: String,
+    /// Which way its frames went; none of a capture.
+    pub direction: Option<Direction>,
     /// Bytes of the frames seen.
     pub bytes: u64,
     /// Frames seen, and what became of those that no sending thread got.
@@ -181,6 +184,7 @@ fn live(hooks: &Hooks, limit: Option<&Limit>) -> Result<Vec<Contribution>> {
         let counters = seen.counters;
         Contribution {
             name: seen.name,
+            direction: Some(seen.direction),
             bytes: counters.bytes.saturating_sub(beyond.bytes),
             frames: Ledger {
                 seen: counters.seen.saturating_sub(beyond.frames),

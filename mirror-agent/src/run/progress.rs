@@ -14,7 +14,7 @@ use tokio::time::{Instant as Deadline, Interval, MissedTickBehavior, interval_at
 use super::origin::Origin;
 use crate::{
     config::{Config, Replay, Source},
-    console::notice,
+    console::{self, notice},
     ledger::Ledger,
     report::stats_line,
 };
@@ -45,7 +45,7 @@ impl Progress {
         let (interval, form) = match (&config.source, config.stats_interval) {
             (Source::Replay(replay), None) if !is_quiet => {
                 let total = total(replay);
-                if io::stderr().is_terminal() {
+                if io::stderr().is_terminal() && !console::is_json() {
                     (Some(BAR_INTERVAL), Form::Bar(bar(total)))
                 } else {
                     (Some(LINE_INTERVAL), Form::Lines { total })

@@ -11,8 +11,12 @@ impl Run {
     pub(super) async fn reload(&mut self, reload: &mut Reload) {
         let Changes { wanted, filter, need_restart } = match reload.read() {
             Ok(changes) => changes,
-            Err(error) => return log::warn!("the configuration stays as it was: {error}"),
+            Err(error) => {
+                self.reloads.failed += 1;
+                return log::warn!("the configuration stays as it was: {error}");
+            }
         };
+        self.reloads.done += 1;
         if !need_restart.is_empty() {
             log::warn!("{}: needs a restart, and stays as it was until then", need_restart.join(", "));
         }

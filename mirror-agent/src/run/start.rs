@@ -8,7 +8,7 @@ use std::{
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -68,9 +68,14 @@ use crate::{
             read_ahead,
         },
     },
+    status::Reloads,
     stop::Stop,
+    timings::Timings,
     worker::{Event, Worker},
 };
+
+/// One frame in so many is timed where nobody wants to know of each: what the clock costs is next to nothing so.
+const TIME_STAMPS: u32 = 64;
 
 /// What a run starts from, whatever its source and its output.
 pub struct Start<'a> {
@@ -87,7 +92,7 @@ struct Wishes {
     frame_max: usize,
     /// The UDP ports that it sends to.
     sensor_ports: Ports,
-    /// Whether it wants to know when frames were captured.
+    /// Whether it wants to know when each frame was captured.
     time_stamps: bool,
     /// Whether the kernel programs are to send themselves.
     redirect: settings::Redirect,
@@ -283,7 +288,7 @@ impl Start<'_> {
                 Mode::Redirect => self.config.snaplen,
             },
             sensor_ports: wishes.sensor_ports,
-            time_stamps: u32::from(wishes.time_stamps),
+            time_stamps: if wishes.time_stamps { 1 } else { TIME_STAMPS },
             has_filter: u32::from(self.config.filter.is_some()),
             select: self.config.select.settings(cpus),
             skb: match live.hook {
@@ -353,6 +358,7 @@ impl Start<'_> {
         run.steward = steward;
         let result = result.and_then(|()| begin()).and_then(|outputs| {
             for ((index, reader), output) in rings.into_iter().enumerate().zip(outputs) {
+                run.gauges.push(reader.gauge().context("cannot map a ring once more")?);
                 let doorbell = doorbells.ring(index).context("more rings than doorbells")?;
                 run.start_thread(self.config, LiveSource::new(reader, doorbell), output, &limit, &events)?;
             }
@@ -413,10 +419,14 @@ impl Start<'_> {
             origin,
             threads: Vec::new(),
             counters: Vec::new(),
+            gauges: Vec::new(),
+            timings: Vec::new(),
             events,
             stop: Arc::new(Stop::new().context("out of file descriptors")?),
             pool: None,
             started: Instant::now(),
+            began: SystemTime::now(),
+            reloads: Reloads::default(),
             steward: None,
         };
         Ok((run, sender))
@@ -435,16 +445,19 @@ impl Run {
         let index = self.threads.len();
         let cpu = *config.cpus.get(index).context("more threads than processors")?;
         let counters = Arc::new(OutputCounters::default());
+        let timings = Arc::<Timings>::default();
         let worker = Worker {
             source,
             output,
             stage: Stage::new(config.snaplen as usize),
             counters: Arc::clone(&counters),
+            timings: Arc::clone(&timings),
             stop: Arc::clone(&self.stop),
             limit: limit.clone(),
             events: events.clone(),
         };
         self.counters.push(counters);
+        self.timings.push(timings);
         self.threads.push(worker.start(index, cpu).context("cannot start a sending thread")?);
         Ok(())
     }

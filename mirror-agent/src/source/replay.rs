@@ -17,7 +17,6 @@ use arrayvec::ArrayVec;
 use nix::{
     poll::{PollFd, PollFlags, ppoll},
     sys::{eventfd::EventFd, time::TimeSpec},
-    time::{ClockId, clock_gettime},
 };
 
 use self::{
@@ -27,6 +26,7 @@ use self::{
 };
 use super::{BATCH, Batch, Frame, Source};
 use crate::{
+    clock::monotonic_ns,
     select::{Choice, Selector},
     stop::Stop,
 };
@@ -190,7 +190,7 @@ impl ReplaySource {
             .map_or(chunk.headers.len(), |(frame, _)| *frame)
             .min(self.next.frame.saturating_add(BATCH));
         let left = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let now = if self.pace.is_top_speed() { 0 } else { now_ns() };
+        let now = if self.pace.is_top_speed() { 0 } else { monotonic_ns() };
         let mut count = 0;
         for header in chunk.headers[self.next.frame..end].iter().take(left) {
             let due = match self.due_ns.take() {
@@ -223,7 +223,7 @@ impl Source for ReplaySource {
         let chunk = self.chunk.as_ref()?;
         let mut frames = ArrayVec::new();
         let now = match (&self.selector, &self.capture_clock) {
-            (Some(selector), None) if selector.needs_time() => now_ns(),
+            (Some(selector), None) if selector.needs_time() => monotonic_ns(),
             _ => 0,
         };
         let (mut byte, mut wire_bytes) = (self.next.byte, 0);
@@ -258,7 +258,7 @@ impl Source for ReplaySource {
         }
         self.playback.seen(chunk.file, count as u64, wire_bytes);
         self.playback.moved_to(chunk.read_at(self.next.frame));
-        Some(Batch { frames, end: self.next.frame })
+        Some(Batch { frames, end: self.next.frame, occupancy: None })
     }
 
     fn release(&mut self, _end: usize) {
@@ -274,11 +274,11 @@ impl Source for ReplaySource {
         let Some(due) = self.due_ns else {
             return;
         };
-        let left = due.saturating_sub(now_ns());
+        let left = due.saturating_sub(monotonic_ns());
         if left > SPIN_NS {
             self.rest(stop, Some(Duration::from_nanos(left - SPIN_NS)), false);
         }
-        while now_ns() < due && !stop.drains() {
+        while monotonic_ns() < due && !stop.drains() {
             std::hint::spin_loop();
         }
     }
@@ -308,13 +308,6 @@ impl ReplaySource {
             let _ = self.filled.read();
         }
     }
-}
-
-/// `CLOCK_MONOTONIC` in nanoseconds.
-fn now_ns() -> u64 {
-    // The clock is always there, and counts from the start of the machine.
-    clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map_or(0, |time| (time.tv_sec() * 1_000_000_000 + time.tv_nsec()).cast_unsigned())
 }
 
 #[cfg(test)]

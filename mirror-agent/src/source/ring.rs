@@ -32,6 +32,34 @@ pub struct RingReader {
     position: usize,
 }
 
+/// How full a ring is, as somebody sees it who does not read it.
+#[derive(Debug)]
+pub struct RingGauge {
+    consumer: Mapping,
+    producer: Mapping,
+    size: usize,
+}
+
+impl RingGauge {
+    /// Bytes of the ring.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Bytes that wait to be read, and those of the frames that are being sent.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        // In this order the reader is never seen in front of the kernel.
+        let [consumed, produced] = [&self.consumer, &self.producer].map(|mapping| {
+            // SAFETY: the mapping's first word is the position: aligned, valid as long as the mapping, and written
+            // atomically by the reader, or by the kernel.
+            unsafe { mapping.address().cast::<AtomicUsize>().as_ref() }.load(Ordering::Acquire)
+        });
+        produced.wrapping_sub(consumed).min(self.size)
+    }
+}
+
 /// Header words of a record: linux/bpf.h.
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
@@ -58,7 +86,10 @@ impl RingReader {
     pub fn batch(&mut self) -> Option<Batch<'_>> {
         // Pairs with the kernel's store-release: what lies in front of the position was written.
         let produced = self.producer_position().load(Ordering::Acquire);
-        let mut batch = Batch { frames: ArrayVec::new(), end: self.position };
+        let used = produced.wrapping_sub(self.position);
+        // At most 1024: a ring has no more bytes than its size.
+        let occupancy = ((used << 10).div_ceil(self.size)) as u32;
+        let mut batch = Batch { frames: ArrayVec::new(), end: self.position, occupancy: Some(occupancy) };
         while batch.end != produced && !batch.frames.is_full() {
             let word = self.word(batch.end).load(Ordering::Acquire);
             if word & BUSY != 0 {
@@ -81,6 +112,18 @@ impl RingReader {
         self.position = end;
         // Pairs with the kernel's load-acquire: our reads of the records are over.
         self.consumer_position().store(end, Ordering::Release);
+    }
+
+    /// A look at the positions from another thread.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`].
+    pub fn gauge(&self) -> io::Result<RingGauge> {
+        let page = |number: u64| {
+            Mapping::new(self.fd.as_fd(), number * self.page as u64, self.page, libc::PROT_READ)
+        };
+        Ok(RingGauge { consumer: page(0)?, producer: page(1)?, size: self.size })
     }
 
     /// Bytes that are reserved or committed and not yet released.
