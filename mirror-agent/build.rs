@@ -11,7 +11,9 @@ const TOOLCHAIN: &str = "1.95.0";
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("mirror-agent has no parent folder")?;
     println!("cargo:rerun-if-changed={}", root.join("mirror-common/src").display());
-    link_libpcap(&root.join("target/tools/libpcap"));
+    // A C library of its own needs a libpcap of its own.
+    let is_musl = env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "musl");
+    link_libpcap(&root.join(if is_musl { "target/tools/libpcap-musl" } else { "target/tools/libpcap" }));
 
     // `cargo xtask setup` puts a bpf-linker that matches the compiler here; else one on the PATH serves.
     let own_tools = root.join("target/tools/bin");

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use anyhow::{Result, anyhow};
+use aya::util::nr_cpus;
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
@@ -15,6 +17,15 @@ use nix::{
 pub fn allowed() -> nix::Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0))?;
     Ok((0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect())
+}
+
+/// How many processors there may ever be: the kernel has counters for each.
+///
+/// # Errors
+///
+/// /sys does not say.
+pub fn possible() -> Result<usize> {
+    nr_cpus().map_err(|(path, error)| anyhow!("cannot count the processors: {path}: {error}"))
 }
 
 /// Keeps the calling thread on one processor.

@@ -309,6 +309,8 @@ pub struct Reload {
     values: BTreeMap<String, Vec<OsString>>,
     /// Whether frames meet a filter: only then they can meet another one.
     has_filter: bool,
+    /// What is read anew.
+    files: Vec<PathBuf>,
 }
 
 /// What a new reading changes.
@@ -337,8 +339,20 @@ impl Reload {
     pub fn new(invocation: Invocation, asked: &Asked) -> Option<Self> {
         let filter_file = &asked.cli.mirror.filter_file;
         let has_filter = filter_file.is_some() || !asked.cli.mirror.filter.is_empty();
-        let is_file = asked.file.is_some() || filter_file.is_some();
-        is_file.then(|| Self { invocation, values: asked.values.clone(), has_filter })
+        let files: Vec<PathBuf> = asked.file.iter().chain(filter_file).cloned().collect();
+        (!files.is_empty()).then(|| Self { invocation, values: asked.values.clone(), has_filter, files })
+    }
+
+    /// Whether frames meet a filter.
+    #[must_use]
+    pub fn has_filter(&self) -> bool {
+        self.has_filter
+    }
+
+    /// What is read anew.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// Reads everything anew.

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod console;
 pub mod control;
+mod descriptors;
 pub mod encap;
 pub mod filter;
 pub mod iface_arg;

@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use self::neighbours::Neighbours;
-use crate::kernel::segmenter;
+use crate::{kernel::segmenter, privileges};
 
 /// An interface that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +116,7 @@ impl Links {
         let address_changes = Arc::<AtomicU64>::default();
         let follower = Follower { follows_ways, sender, address_changes: Arc::clone(&address_changes) };
         let follow = move || {
+            privileges::keep(&[]);
             runtime.spawn(connection);
             runtime.block_on(follower.follow(messages));
         };

@@ -7,6 +7,7 @@ use crate::{ledger::OutputCounters, source::Frame};
 pub mod books;
 pub mod capture;
 mod card;
+mod helpers;
 mod interface;
 mod learn;
 mod messages;
@@ -15,12 +16,14 @@ pub mod packet_socket;
 pub mod pcapng;
 pub mod pool;
 pub mod program;
-pub mod raw_socket;
+mod raw_socket;
 pub mod sensor;
 pub(crate) mod sighting;
 mod sockopt;
+pub mod stack;
 mod story;
 pub(crate) mod tap;
+pub mod udp_sockets;
 pub mod xsk;
 
 /// Tries for one frame where a queue is full, before it is given up: with the pauses between them about

@@ -33,7 +33,8 @@ use crate::{
         tc_link::{self, Attachment},
     },
     links::Links,
-    output::raw_socket::RawSocket,
+    output::stack::{Kind, Stack},
+    privileges::{self, Capability},
 };
 
 /// How often it is looked whether a limited run is over.
@@ -86,6 +87,7 @@ pub struct Redirect {
 
 /// Opens the sockets that probes go through.
 struct Opener {
+    sockets: Kind,
     wrapping: Wrapping,
     oversize: Oversize,
     own_paths: OwnPaths,
@@ -93,9 +95,9 @@ struct Opener {
 }
 
 impl Opener {
-    fn open(&self, sensor: SocketAddr) -> Result<RawSocket> {
+    fn open(&self, sensor: SocketAddr) -> Result<Stack> {
         let (paths, changes) = (Some(self.own_paths.clone()), Arc::clone(&self.address_changes));
-        let raw = RawSocket::open(sensor, self.wrapping.to(sensor.port()), 0, 1, paths, changes)?;
+        let raw = Stack::open(sensor, self.sockets, self.wrapping.to(sensor.port()), 0, 1, paths, changes)?;
         if self.oversize != Oversize::Fragment {
             raw.forbid_fragments().context("cannot forbid fragments")?;
         }
@@ -121,7 +123,9 @@ impl Redirect {
             maps.limit(frames)?;
         }
         let address_changes = links.address_changes();
-        let opener = Opener { wrapping, oversize, own_paths: own_paths.clone(), address_changes };
+        // One port is enough for probes. A raw socket hears also what the network answers to the programs' datagrams.
+        let sockets = if privileges::has(Capability::CAP_NET_RAW) { Kind::Raw } else { Kind::Udp(1) };
+        let opener = Opener { sockets, wrapping, oversize, own_paths: own_paths.clone(), address_changes };
         let target = |(number, sensor): (u32, SocketAddr)| {
             Ok(Target::new(number, sensor, opener.open(sensor)?, cookie))
         };

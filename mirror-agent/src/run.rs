@@ -14,7 +14,7 @@ use std::{
     io,
     path::Path,
     sync::Arc,
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -70,8 +70,9 @@ const SAME_REQUEST: Duration = Duration::from_secs(1);
 ///
 /// One line: what was wrong, with the value, and what to do.
 pub fn run(config: Config, reload: Option<Reload>) -> Result<()> {
+    privileges::begin();
+    privileges::require(&config)?;
     let is_live = matches!(config.source, Source::Live(_));
-    privileges::require(is_live, matches!(config.output, Destination::Sensors(..)))?;
     let mut listeners = Listeners::bind(config.metrics, &config.control)?;
     // Before this thread takes precedence, and has what others do not see.
     let desk = listeners.serve()?;
@@ -85,6 +86,8 @@ pub fn run(config: Config, reload: Option<Reload>) -> Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Its threads look up names, and wait for others.
+        .on_thread_start(|| privileges::keep(&[]))
         .build()
         .context("cannot start the control plane")?;
     let result = match runtime.block_on(mirror(config, support, reload, desk)) {
@@ -121,10 +124,13 @@ async fn mirror(config: Config, support: Option<Support>, reload: Option<Reload>
             start.sending_to(pool.context("no sensor")?, &sensors.tunnel, *delivery).await?
         }
         Destination::File { path, .. } => {
-            let opens = tokio::task::spawn_blocking({
+            // By a thread that may do what this one may.
+            let (opened, opens) = tokio::sync::oneshot::channel();
+            thread::Builder::new().name("mirror-open-file".into()).spawn({
                 let path = path.clone();
-                move || Target::open(&path)
-            });
+                // Nobody waits any more once the agent stops.
+                move || drop(opened.send(Target::open(&path)))
+            })?;
             // A FIFO that nobody reads would keep the agent waiting.
             let target = tokio::select! {
                 target = opens => target.context("cannot open the capture")?,
@@ -134,6 +140,8 @@ async fn mirror(config: Config, support: Option<Support>, reload: Option<Reload>
             start.writing_to(target, path, pool.zip(config.tunnel())).await?
         }
     };
+    privileges::keep_to_control(&config, reload.as_ref()).context("cannot give up capabilities")?;
+    log::info!("capabilities kept to follow interfaces and sensors: {}", privileges::describe());
     run.until_stopped(&config, links, &mut signals, reload, desk).await
 }
 

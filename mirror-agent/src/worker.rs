@@ -9,8 +9,8 @@ use std::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    affinity, clock::monotonic_ns, ledger::OutputCounters, limit::Limit, output::Output, shape::stage::Stage,
-    source::Source, stop::Stop, timings::Timings,
+    affinity, clock::monotonic_ns, ledger::OutputCounters, limit::Limit, output::Output, privileges,
+    shape::stage::Stage, source::Source, stop::Stop, timings::Timings,
 };
 
 /// What a sending thread tells the control plane.
@@ -63,6 +63,7 @@ impl<S: Source + Send + 'static, O: Output + Send + 'static> Worker<S, O> {
             // The default lets the kernel prolong each pause by 50 microseconds.
             // SAFETY: PR_SET_TIMERSLACK takes a number of nanoseconds and touches no memory.
             unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+            privileges::keep_to_send();
             self.run();
         })
     }

@@ -73,6 +73,16 @@ impl Host {
         &self.name
     }
 
+    /// Its namespace, to be entered by what cannot be started by [`Host::command`].
+    ///
+    /// # Panics
+    /// Where it is gone.
+    #[must_use]
+    pub fn open(&self) -> File {
+        let path = format!("{NAMESPACES}/{}", self.name);
+        File::open(&path).unwrap_or_else(|error| panic!("cannot open {path}: {error}"))
+    }
+
     /// A command that will run in this host. It becomes `program` by exec, so its process id is the
     /// program's.
     #[must_use]

@@ -14,6 +14,7 @@
 //! | [`injector`] | the fastest generator: frames that an interface receives |
 //! | [`sensor`], [`check`] | the receiving end, and the comparison of what it got |
 //! | [`agent`], [`report`] | the program under test, and its JSON report |
+//! | [`confined`] | the program with some capabilities only |
 //! | [`capture`], [`pcap`], [`tshark`], [`suricata`], [`tap`] | other people's eyes on the same traffic |
 //! | [`captures`], [`replay`] | captures of every format, right and damaged, and their replay |
 //! | [`wire`], [`flows`], [`analysis`] | what was on the wire, by the kernel itself, its comparison with the mirror, and what tshark finds wrong |
@@ -38,6 +39,7 @@ pub mod capture;
 pub mod captures;
 pub mod check;
 pub mod command;
+pub mod confined;
 pub mod connections;
 pub mod etc;
 pub mod filters;

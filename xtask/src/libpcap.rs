@@ -14,9 +14,42 @@ use crate::{command, kernels::suite::Suite, project};
 /// What libpcap's build wants beside a C compiler: got for the occasion where it is missing.
 const TOOLS: [&str; 4] = ["make", "flex", "bison", "m4"];
 
-/// Where mirror-agent/build.rs looks.
-fn folder() -> PathBuf {
-    project::target().join("tools/libpcap")
+/// The C library that it is built for.
+#[derive(Clone, Copy)]
+enum Libc {
+    /// The system's.
+    System,
+    /// musl, for the static program.
+    Musl,
+}
+
+impl Libc {
+    /// Where mirror-agent/build.rs looks.
+    fn folder(self) -> PathBuf {
+        project::target().join(match self {
+            Self::System => "tools/libpcap",
+            Self::Musl => "tools/libpcap-musl",
+        })
+    }
+
+    fn compiler(self) -> &'static str {
+        match self {
+            Self::System => "cc",
+            Self::Musl => "musl-gcc",
+        }
+    }
+
+    fn flags(self) -> String {
+        const ALL: &str = "-O2 -w";
+        match self {
+            Self::System => ALL.into(),
+            // The kernel's headers are with the system's, behind musl's own.
+            Self::Musl => format!(
+                "{ALL} -idirafter /usr/include -idirafter /usr/include/{}-linux-gnu",
+                env::consts::ARCH
+            ),
+        }
+    }
 }
 
 /// Sees to it that mirror-agent/build.rs finds libpcap: in target/tools/libpcap, else the system's.
@@ -25,11 +58,11 @@ fn folder() -> PathBuf {
 ///
 /// There is none, and it cannot be built.
 pub fn ensure() -> Result<()> {
-    if folder().join("libpcap.a").exists() {
+    if Libc::System.folder().join("libpcap.a").exists() {
         return Ok(());
     }
     eprintln!("setup: building libpcap's filter compiler into target/tools");
-    let Err(error) = build() else { return Ok(()) };
+    let Err(error) = build(Libc::System) else { return Ok(()) };
     if is_in_system() {
         eprintln!("setup: the agent will need the system's libpcap, since it cannot be built: {error:#}");
         return Ok(());
@@ -40,6 +73,19 @@ pub fn ensure() -> Result<()> {
     ))
 }
 
+/// Sees to it that mirror-agent/build.rs finds libpcap for a static program.
+///
+/// # Errors
+///
+/// It cannot be built.
+pub fn ensure_for_musl() -> Result<()> {
+    if Libc::Musl.folder().join("libpcap.a").exists() {
+        return Ok(());
+    }
+    eprintln!("setup: building libpcap's filter compiler for musl into target/tools");
+    build(Libc::Musl).context("cannot build libpcap for musl from Debian's sources")
+}
+
 /// Whether the C compiler finds a libpcap.
 fn is_in_system() -> bool {
     ["libpcap.so", "libpcap.a"].into_iter().any(|name| {
@@ -48,11 +94,11 @@ fn is_in_system() -> bool {
     })
 }
 
-fn build() -> Result<()> {
+fn build(libc: Libc) -> Result<()> {
     if command::find("apt-get").is_none() {
         bail!("there is no apt-get here");
     }
-    let scratch = project::target().join("tools/libpcap.new");
+    let scratch = libc.folder().with_extension("new");
     if scratch.exists() {
         fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))?;
     }
@@ -73,7 +119,7 @@ fn build() -> Result<()> {
     let mut configure = in_source("./configure", &source, &root)?;
     configure.arg("--with-pcap=null").args(without.map(|what| format!("--disable-{what}")));
     configure.args(["dag", "snf", "dpdk", "libnl"].map(|what| format!("--without-{what}")));
-    command::run_before(configure.args(["--quiet"]).env("CFLAGS", "-O2 -w"))?;
+    command::run_before(configure.args(["--quiet"]).env("CFLAGS", libc.flags()).env("CC", libc.compiler()))?;
     command::run_before(in_source("make", &source, &root)?.args(["-s", "libpcap.a"]))?;
 
     let built = scratch.join("built");
@@ -82,10 +128,11 @@ fn build() -> Result<()> {
         fs::copy(source.join(name), built.join(name)).with_context(|| format!("libpcap has no {name}"))?;
     }
     // All of it, or nothing that looks as if it were.
-    if folder().exists() {
-        fs::remove_dir_all(folder()).context("cannot replace target/tools/libpcap")?;
+    let folder = libc.folder();
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot replace {}", folder.display()))?;
     }
-    fs::rename(&built, folder()).context("cannot put libpcap into target/tools")?;
+    fs::rename(&built, &folder).context("cannot put libpcap into target/tools")?;
     fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))
 }
 

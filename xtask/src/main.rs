@@ -15,6 +15,7 @@ mod prometheus;
 mod run;
 mod rustc;
 mod setup;
+mod static_agent;
 mod suricata;
 mod test;
 
@@ -37,7 +38,11 @@ enum Task {
     /// Does nothing when all is there. The other commands call it themselves.
     Setup,
     /// Build target/release/mirror-agent
-    Build,
+    Build {
+        /// Build target/static/mirror-agent instead, which needs nothing where it runs: musl is its C library
+        #[arg(long = "static")]
+        is_static: bool,
+    },
     /// Build mirror-agent and run it, through sudo when not root
     Run {
         /// Arguments for mirror-agent, passed on as typed
@@ -85,7 +90,8 @@ fn main() -> ExitCode {
 fn perform(task: Task) -> Result<()> {
     match task {
         Task::Setup => setup::setup(),
-        Task::Build => agent::build(),
+        Task::Build { is_static: false } => agent::build(),
+        Task::Build { is_static: true } => static_agent::build(),
         Task::Run { args } => run::run(&args),
         Task::Test { kernels: true, args } => test::on_kernels(&args),
         Task::Test { kernels: false, args } => test::test(&args),

@@ -32,7 +32,7 @@ impl Proof {
 
 /// Package, and its proof. Scapy is imported by Debian's own Python, not by one that comes earlier on the
 /// `PATH`, hence the files.
-const NEEDED: [(&str, Proof); 12] = [
+const NEEDED: [(&str, Proof); 13] = [
     ("iproute2", Proof::Command("ip")),
     ("iputils-ping", Proof::Command("ping")),
     ("tcpdump", Proof::Command("tcpdump")),
@@ -43,6 +43,7 @@ const NEEDED: [(&str, Proof); 12] = [
     ("iperf3", Proof::Command("iperf3")),
     ("zstd", Proof::Command("zstd")),
     ("curl", Proof::Command("curl")),
+    ("libcap2-bin", Proof::Command("setcap")),
     ("python3", Proof::File("/usr/bin/python3")),
     ("python3-scapy", Proof::File("/usr/lib/python3/dist-packages/scapy/__init__.py")),
 ];
@@ -70,6 +71,18 @@ const COMPARED: [(&str, Proof); 4] = [
     ("netsniff-ng", Proof::Command("netsniff-ng")),
     ("iperf3", Proof::Command("iperf3")),
 ];
+
+/// What builds the static program.
+const STATIC: [(&str, Proof); 1] = [("musl-tools", Proof::Command("musl-gcc"))];
+
+/// As [`ensure`], for the static program.
+///
+/// # Errors
+///
+/// As [`ensure`].
+pub fn ensure_for_static() -> Result<()> {
+    ensure_for("the static program needs", &STATIC)
+}
 
 /// Installs the packages of the end-to-end tests that are missing; does nothing when none is.
 ///

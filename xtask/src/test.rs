@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{agent, command, kernels, packages, privilege, project, prometheus, rustc::Rustc, suricata};
+use crate::{agent, command, kernels, packages, privilege, project, prometheus, rustc::Rustc, static_agent, suricata};
 
 /// Builds the agent and runs every test, with `args` for the test binaries.
 ///
@@ -20,7 +20,7 @@ use crate::{agent, command, kernels, packages, privilege, project, prometheus, r
 pub fn test(args: &[OsString]) -> Result<()> {
     let started = Instant::now();
     // Made before the build: who cannot run the tests should not wait for it.
-    let parts = [
+    let mut parts = [
         ("unit and property tests", unit(args)),
         ("end-to-end tests", end_to_end(args)?),
         ("tests of ring mode in redirect mode", in_redirect_mode(args)?),
@@ -30,6 +30,11 @@ pub fn test(args: &[OsString]) -> Result<()> {
     suricata::try_ensure();
     prometheus::try_ensure();
     agent::build()?;
+    if let Some(program) = static_agent::build_for_tests()? {
+        for (_, command) in &mut parts {
+            command.env("MIRROR_STATIC_AGENT", &program);
+        }
+    }
 
     let mut results = Vec::new();
     let mut all_passed = true;

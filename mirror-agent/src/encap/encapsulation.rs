@@ -43,6 +43,11 @@ impl Headers {
         &self.bytes
     }
 
+    /// Puts another source port into the UDP header.
+    pub(crate) fn set_source_port(&mut self, port: u16) {
+        self.bytes[..2].copy_from_slice(&port.to_be_bytes());
+    }
+
     /// Puts a checksum into the UDP header.
     pub(super) fn set_udp_checksum(&mut self, checksum: u16) {
         self.bytes[6..8].copy_from_slice(&checksum.to_be_bytes());

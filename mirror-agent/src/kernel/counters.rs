@@ -4,12 +4,13 @@ use anyhow::{Context as _, Result};
 use aya::{
     Pod,
     maps::{MapData, PerCpuArray, PerCpuHashMap, PerCpuValues},
-    util::nr_cpus,
 };
 use mirror_common::{
     counters::{HookCounters, NearCounters, key, near},
     record::Direction,
 };
+
+use crate::affinity;
 
 /// The counters of all hooks.
 pub struct Counters {
@@ -91,6 +92,6 @@ fn sum(counters: impl Iterator<Item = HookCounters>) -> HookCounters {
 }
 
 fn on_each_processor<T: Pod>(value: T) -> Result<PerCpuValues<T>> {
-    let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the processors")?;
+    let cpus = affinity::possible()?;
     PerCpuValues::try_from(vec![value; cpus]).context("cannot lay out counters for each processor")
 }

@@ -7,7 +7,6 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{ArrayOfMaps, Map, MapData},
     programs::{Program as AyaProgram, ProgramError},
-    util::nr_cpus,
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
 use mirror_common::settings::Settings;
@@ -16,7 +15,9 @@ use super::{
     counters::Counters, doorbell::Doorbells, filtered::Filtered, hooks::Place, own_paths::OwnPaths,
     redirect::RedirectMaps,
 };
-use crate::{filter::classic::Program, select::steward::Shared, source::ring::RingReader};
+use crate::{
+    affinity, descriptors, filter::classic::Program, select::steward::Shared, source::ring::RingReader,
+};
 
 /// The object that build.rs had built.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mirror-ebpf"));
@@ -53,8 +54,8 @@ pub const REDIRECT_PROGRAMS: [&str; 3] = ["mirror_encap", "mirror_segment", "mir
 pub fn load(settings: &Settings, ring_size: u32, place: Place, filter: Option<&Program>) -> Result<Loaded> {
     lift_memory_lock_limit();
     let has_budget = settings.select.unit != 0;
-    let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the processors")?;
-    raise_descriptor_limit();
+    let cpus = affinity::possible()?;
+    descriptors::raise();
     let mut ebpf = EbpfLoader::new()
         .override_global("SETTINGS", settings, true)
         .map_max_entries("DEMAND", if has_budget { cpus as u32 } else { 1 })
@@ -130,19 +131,6 @@ fn lift_memory_lock_limit() {
     // SAFETY: the call reads the struct that it is given. Where it fails, newer kernels do not care and
     // older ones say so when a map is made.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
-}
-
-/// Each interface takes up to three: its claim, and a link for each direction. A process gets 1024 by default, and may
-/// have more.
-fn raise_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the calls write and read the struct that they are given. Where they fail, the limit stays.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-        }
-    }
 }
 
 /// The verifier's log is thousands of lines: the one with the reason goes to the user.

@@ -163,7 +163,7 @@ fn offer_nothing(name: &str) -> io::Result<()> {
         }
         request.ifr_ifru.ifru_data = (&raw mut value).cast();
         // SAFETY: SIOCETHTOOL reads an ifreq, and what its data points to, of the size that the command stands for.
-        if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } != 0 {
+        if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) } != 0 {
             return Err(io::Error::last_os_error());
         }
     }

@@ -34,7 +34,7 @@ impl Interface {
         let mut request: libc::ifreq = unsafe { mem::zeroed() };
         request.ifr_ifru.ifru_ifindex = ifindex.cast_signed();
         let mut found = Self { ifindex, socket, request };
-        found.ask(libc::SIOCGIFNAME)?;
+        found.ask(libc::SIOCGIFNAME as _)?;
         Ok(found)
     }
 
@@ -51,7 +51,7 @@ impl Interface {
 
     /// The largest network packet that it takes.
     pub(super) fn mtu(&mut self) -> io::Result<usize> {
-        self.ask(libc::SIOCGIFMTU)?;
+        self.ask(libc::SIOCGIFMTU as _)?;
         // SAFETY: SIOCGIFMTU has filled this member.
         let mtu = unsafe { self.request.ifr_ifru.ifru_mtu };
         usize::try_from(mtu).map_err(io::Error::other)
@@ -60,7 +60,7 @@ impl Interface {
     /// Whether it is up, and has a link.
     pub(super) fn is_up(&mut self) -> io::Result<bool> {
         const NEEDED: i32 = libc::IFF_UP | libc::IFF_RUNNING;
-        self.ask(libc::SIOCGIFFLAGS)?;
+        self.ask(libc::SIOCGIFFLAGS as _)?;
         // SAFETY: SIOCGIFFLAGS has filled this member.
         let flags = unsafe { self.request.ifr_ifru.ifru_flags };
         Ok(i32::from(flags) & NEEDED == NEEDED)
@@ -70,7 +70,7 @@ impl Interface {
     pub(super) fn driver(&mut self) -> String {
         let mut info = DriverInfo { command: ETHTOOL_GDRVINFO, driver: [0; 32], others: [0; 160] };
         self.request.ifr_ifru.ifru_data = (&raw mut info).cast();
-        if self.ask(libc::SIOCETHTOOL).is_err() {
+        if self.ask(libc::SIOCETHTOOL as _).is_err() {
             return String::new();
         }
         CStr::from_bytes_until_nul(&info.driver)

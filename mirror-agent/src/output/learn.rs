@@ -6,11 +6,6 @@ use std::{
     any::Any,
     io,
     net::SocketAddr,
-    sync::{
-        Mutex, PoisonError,
-        mpsc::{Sender, channel},
-    },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -18,8 +13,9 @@ use mirror_common::flow;
 
 use super::{
     Output as _,
-    raw_socket::RawSocket,
+    helpers::{Closer, Openings},
     sighting::{Probe, Refusal, Sighting},
+    stack::Stack,
     tap::Tap,
 };
 use crate::{
@@ -67,10 +63,12 @@ pub(super) struct Learner {
     datagram: Vec<u8>,
     seen: Vec<u8>,
     closer: Closer,
+    /// None where nothing is learnt.
+    openings: Option<Openings>,
 }
 
 impl Learner {
-    pub(super) fn new(sensor: SocketAddr) -> io::Result<Self> {
+    pub(super) fn new(sensor: SocketAddr, learns: bool) -> io::Result<Self> {
         Ok(Self {
             sensor,
             due: Instant::now(),
@@ -80,6 +78,7 @@ impl Learner {
             // The longest packet, with whatever is in front of it.
             seen: vec![0; 1 << 17],
             closer: Closer::start()?,
+            openings: if learns { Some(Openings::start()?) } else { None },
         })
     }
 
@@ -102,12 +101,14 @@ impl Learner {
     /// Sends `frame` through the host's stack, which counts it, and watches it leave.
     pub(super) fn learn(
         &mut self,
-        raw: &mut RawSocket,
+        raw: &mut Stack,
         frame: Frame<'_>,
         counters: &OutputCounters,
     ) -> io::Result<Lesson> {
         let changes = raw.address_changes();
-        let tap = Tap::open(self.sensor, flow::source_port(frame.header.flow_hash), raw.is_marked());
+        let (sensor, is_marked) = (self.sensor, raw.is_marked());
+        let port = flow::source_port(frame.header.flow_hash);
+        let tap = self.open(move || Tap::open(sensor, port, is_marked));
         raw.send(&[frame], counters)?;
         let lesson = match tap {
             Ok(tap) => {
@@ -129,6 +130,14 @@ impl Learner {
         self.unseen = if matches!(lesson, Lesson::Unseen) { self.unseen.saturating_add(1) } else { 0 };
         self.put_off(Instant::now(), period, changes);
         Ok(lesson)
+    }
+
+    /// Opens what takes a capability.
+    pub(super) fn open<T: Send + 'static>(
+        &self,
+        open: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.openings.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))?.open(open)
     }
 
     /// Closes what takes the kernel long to close.
@@ -157,31 +166,5 @@ impl Learner {
             }
         }
         Ok(Lesson::Unseen)
-    }
-}
-
-/// A thread that closes sockets: the kernel first waits until no processor looks at them any more
-/// (`synchronize_net`), which takes 10 ms and more.
-#[derive(Clone, Debug)]
-struct Closer(Sender<Box<dyn Any + Send>>);
-
-impl Closer {
-    /// One thread serves all.
-    fn start() -> io::Result<Self> {
-        static STARTED: Mutex<Option<Closer>> = Mutex::new(None);
-        let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(closer) = &*started {
-            return Ok(closer.clone());
-        }
-        let (sender, receiver) = channel();
-        thread::Builder::new()
-            .name("mirror-close".into())
-            .spawn(move || receiver.into_iter().for_each(drop))?;
-        Ok(started.insert(Self(sender)).clone())
-    }
-
-    fn close(&self, what: impl Any + Send) {
-        // The thread lives as long as the agent; were it gone, closing here would do too.
-        let _ = self.0.send(Box::new(what));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use arrayvec::ArrayVec;
 use mirror_common::udp;
 
-use super::raw_socket::RawSocket;
+use super::stack::Stack;
 use crate::{
     cli::Oversize,
     encap::{outer::Version, tunnel::Encap},
@@ -36,7 +36,7 @@ impl Fit {
     }
 
     /// Looks up the path's MTU where that is of use and due.
-    pub(super) fn look_up(&mut self, raw: &mut RawSocket, now: Instant) {
+    pub(super) fn look_up(&mut self, raw: &mut Stack, now: Instant) {
         if self.oversize == Oversize::Fragment || (now < self.due && !raw.has_shorter_path()) {
             return;
         }

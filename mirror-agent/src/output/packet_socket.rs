@@ -16,7 +16,7 @@ use mirror_common::own;
 use super::{
     PAUSE, TRIES,
     books::{Books, Part},
-    messages::{Pieces, messages, pieces},
+    messages::{self, Pieces, messages, pieces},
     sockopt,
 };
 use crate::{
@@ -136,15 +136,8 @@ impl PacketSocket {
     fn send_some(&self, messages: &mut [libc::mmsghdr]) -> Result<usize, i32> {
         // SAFETY: every message points to iovecs, and these to a header in `staged` and to a frame, which
         // the caller keeps alive; the slice is at most BATCH long.
-        let sent = unsafe {
-            libc::sendmmsg(
-                self.socket.as_raw_fd(),
-                messages.as_mut_ptr(),
-                messages.len() as libc::c_uint,
-                libc::MSG_DONTWAIT,
-            )
-        };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+        let sent = unsafe { messages::send(&self.socket, messages, libc::MSG_DONTWAIT) };
+        sent.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))
     }
 }
 

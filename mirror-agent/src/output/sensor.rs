@@ -19,7 +19,7 @@ use super::{
     learn::{Learner, Lesson},
     oversize::Fit,
     program::ProgramSender,
-    raw_socket::RawSocket,
+    stack::Stack,
     story::{Story, Told, name},
 };
 pub use super::{sighting::Refusal, story::Way};
@@ -56,12 +56,14 @@ const UNSEEN_TO_TELL: u32 = 4;
 /// What goes straight passes by the host's IP stack and packet filters; whether it passes by queue disciplines,
 /// egress hooks and tcpdump as well depends on the [`Card`].
 pub struct SensorOutput {
-    raw: RawSocket,
+    raw: Stack,
     sensor: SocketAddr,
     delivery: Delivery,
     own_paths: Option<OwnPaths>,
     fit: Fit,
     learner: Learner,
+    /// Whether there may be another way than through the stack.
+    learns: bool,
     straight: Option<Straight>,
     /// Where AF_XDP turned out not to work.
     no_xsk: Option<u32>,
@@ -99,7 +101,7 @@ impl SensorOutput {
     ///
     /// No room for another thread.
     pub fn open(
-        raw: RawSocket,
+        raw: Stack,
         sensor: SocketAddr,
         delivery: Delivery,
         own_paths: Option<OwnPaths>,
@@ -108,6 +110,8 @@ impl SensorOutput {
             raw.forbid_fragments().context("cannot forbid fragments")?;
         }
         let (ring, rings) = raw.ring();
+        // Past the stack nothing is sent by who may not see how its datagrams leave.
+        let learns = raw.is_raw() && delivery.transmit != Transmit::Udp;
         let start = RandomState::new().hash_one(ring) as u32;
         let fit = Fit::new(delivery.oversize, Version::of(sensor.ip()), raw.encapsulation().encap());
         Ok(Self {
@@ -116,10 +120,11 @@ impl SensorOutput {
             delivery,
             own_paths,
             fit,
-            learner: Learner::new(sensor).context("cannot start a thread")?,
+            learner: Learner::new(sensor, learns).context("cannot start a thread")?,
+            learns,
             straight: None,
             no_xsk: None,
-            transmitter: (delivery.transmit != Transmit::Udp).then(load_transmitter).flatten(),
+            transmitter: learns.then(load_transmitter).flatten(),
             was_straight: false,
             switch: Instant::now(),
             patience: ORDER_TIME,
@@ -230,7 +235,9 @@ impl SensorOutput {
                 let transmitter = self.transmitter.take_if(|_| Card::suits_program(&mut interface, mtu));
                 let card = match transmitter {
                     Some(program) => Card::Program(ProgramSender::new(program, ifindex, is_marked)),
-                    None => Card::open(&mut interface, mtu, is_marked, is_watched, try_xsk)?,
+                    None => self.learner.open(move || {
+                        Card::open(&mut Interface::find(ifindex)?, mtu, is_marked, is_watched, try_xsk)
+                    })?,
                 };
                 Straight { ifindex, card, mtu, outer: None, opened: Instant::now() }
             }
@@ -238,7 +245,9 @@ impl SensorOutput {
         // Whoever had the queue may be gone.
         if try_xsk && straight.way() == Way::PacketSocket && straight.opened.elapsed() >= XSK_PERIOD {
             straight.opened = Instant::now();
-            if let Some(faster) = Card::open_xsk(&mut interface, mtu, is_marked) {
+            let opened =
+                self.learner.open(move || Ok(Card::open_xsk(&mut Interface::find(ifindex)?, mtu, is_marked)));
+            if let Ok(Some(faster)) = opened {
                 self.learner.close(std::mem::replace(&mut straight.card, faster));
             }
         }
@@ -374,7 +383,7 @@ impl SensorOutput {
         counters: &OutputCounters,
         now: Instant,
     ) -> io::Result<()> {
-        if self.delivery.transmit == Transmit::Udp {
+        if !self.learns {
             return self.raw.send(frames, counters);
         }
         self.raw.count_batch(counters);

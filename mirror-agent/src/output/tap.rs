@@ -74,7 +74,7 @@ impl Tap {
         message.msg_iov = &raw mut iovec;
         message.msg_iovlen = 1;
         message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = mem::size_of_val(&control);
+        message.msg_controllen = mem::size_of_val(&control) as _;
         // SAFETY: the pointers in `message` are to locals and to `buffer`, with their lengths.
         let length = unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut message, 0) };
         let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;

@@ -15,8 +15,8 @@ use crate::{
     ledger::OutputCounters,
     output::{
         pool::{PoolOutput, Successor, Way},
-        raw_socket::RawSocket,
         sensor::SensorOutput,
+        stack::{Kind, Stack},
     },
 };
 
@@ -34,6 +34,8 @@ pub struct Opener {
     pub wrapping: Wrapping,
     /// How datagrams leave.
     pub delivery: Delivery,
+    /// What hands datagrams to the host's stack.
+    pub sockets: Kind,
     /// Number of sending threads.
     pub rings: u32,
     /// For hooks that must know the datagrams.
@@ -47,11 +49,11 @@ impl Opener {
     ///
     /// # Errors
     ///
-    /// As for [`RawSocket::open`] and [`SensorOutput::open`].
+    /// As for [`Stack::open`] and [`SensorOutput::open`].
     pub fn open(&self, sensor: SocketAddr, ring: u32) -> Result<SensorOutput> {
         let (paths, changes) = (&self.own_paths, Arc::clone(&self.address_changes));
         let encapsulation = self.wrapping.to(sensor.port());
-        let raw = RawSocket::open(sensor, encapsulation, ring, self.rings, paths.clone(), changes)?;
+        let raw = Stack::open(sensor, self.sockets, encapsulation, ring, self.rings, paths.clone(), changes)?;
         SensorOutput::open(raw, sensor, self.delivery, paths.clone())
     }
 }

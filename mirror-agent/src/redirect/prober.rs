@@ -16,8 +16,8 @@ use crate::{
     ledger::OutputCounters,
     output::{
         Output as _,
-        raw_socket::RawSocket,
         sighting::{Probe, Sighting},
+        stack::Stack,
         tap::Metadata,
     },
     source::Frame,
@@ -52,7 +52,7 @@ impl Prober {
     pub async fn probe(
         &mut self,
         number: u32,
-        raw: &mut RawSocket,
+        raw: &mut Stack,
         maps: &RedirectMaps,
         ifindex: u32,
     ) -> Result<Option<Sighting>> {
@@ -63,7 +63,7 @@ impl Prober {
             .or_else(|error| if error.kind() == io::ErrorKind::Other { Ok(()) } else { Err(error) })
             .context("cannot find out how datagrams leave")?;
         raw.flush(&self.counters).context("cannot find out how datagrams leave")?;
-        let headers = raw.encapsulation_mut().headers(&whole);
+        let headers = raw.headers(&whole);
         let datagram = [&headers[..], &frame].concat();
         let probe = Probe { sensor: self.sensor, datagram: &datagram };
         let looks = SIGHTING_TIME.as_millis() / LOOK_PERIOD.as_millis();
@@ -92,7 +92,7 @@ impl Prober {
     }
 
     /// Takes in what the network answered since, and tells how often it did that a datagram was not taken at its end.
-    pub fn listen(&self, raw: &mut RawSocket) -> u64 {
+    pub fn listen(&self, raw: &mut Stack) -> u64 {
         raw.take_reported_errors(&self.counters);
         self.counters.unreached.get()
     }

@@ -16,7 +16,7 @@ use crate::{
         Link, Links,
         route::{self, Route},
     },
-    output::{raw_socket::RawSocket, sighting::Sighting},
+    output::{sighting::Sighting, stack::Stack},
 };
 
 /// How often it is looked at how datagrams leave: routes and neighbours may have changed.
@@ -42,7 +42,7 @@ pub struct Target {
     /// Its number among all.
     number: u32,
     pub sensor: SocketAddr,
-    pub raw: RawSocket,
+    pub raw: Stack,
     pub prober: Prober,
     in_force: Template,
     unseen: u32,
@@ -55,7 +55,7 @@ pub struct Target {
 }
 
 impl Target {
-    pub fn new(number: u32, sensor: SocketAddr, raw: RawSocket, cookie: [u32; 2]) -> Self {
+    pub fn new(number: u32, sensor: SocketAddr, raw: Stack, cookie: [u32; 2]) -> Self {
         Self {
             number,
             sensor,

@@ -12,7 +12,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use aya::util::nr_cpus;
 use mirror_common::{
     budget::Plan,
     ethernet,
@@ -24,10 +23,12 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::{Run, cannot_write, interfaces::Interfaces, origin::Origin};
 use crate::{
+    affinity,
     cli::{Attach, Hook, Mode, Oversize},
     clock::Clock,
     config::{self, Config, Delivery, Source as From},
     console::notice,
+    descriptors,
     encap::{
         encapsulation::Wrapping,
         outer::Version,
@@ -52,8 +53,10 @@ use crate::{
         capture::{Capture, Content},
         pcapng::Target,
         pool::PoolOutput,
+        stack::Kind,
     },
     pool::{Pool, ways::Opener},
+    privileges,
     redirect::{Order, Redirect},
     select::steward::Steward,
     shape::stage::Stage,
@@ -118,10 +121,19 @@ impl Start<'_> {
             return self.redirecting_to(pool, tunnel, delivery.oversize, live, wishes, to).await;
         }
         let rings = self.config.cpus.len() as u32;
+        let descriptors = descriptors::raise();
+        let sockets = privileges::kind_of_sockets(addresses.len() * self.config.cpus.len(), descriptors);
+        if let Kind::Udp(count) = sockets {
+            let ports = u64::from(count) * u64::from(rings);
+            notice(format_args!(
+                "datagrams leave by UDP sockets from {ports} ports: another way takes CAP_NET_RAW, which is missing"
+            ));
+        }
         let address_changes = self.links.address_changes();
         let wrapping = self.wrapping(tunnel);
         let open = |own_paths: Option<OwnPaths>| {
-            let ways = pool.open(Opener { wrapping, delivery, rings, own_paths, address_changes })?;
+            let ways =
+                pool.open(Opener { sockets, wrapping, delivery, rings, own_paths, address_changes })?;
             Ok(|| Ok(ways))
         };
         let mut run = self.run(wishes, open, to).await?;
@@ -150,7 +162,7 @@ impl Start<'_> {
             ),
             _ => {}
         }
-        let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the processors")?;
+        let cpus = affinity::possible()?;
         let cookie = RandomState::new().hash_one(std::process::id());
         let redirect = settings::Redirect {
             is_on: 1,
@@ -277,7 +289,7 @@ impl Start<'_> {
             Hook::Tc => Place::Tc(support.tc_hook(live.attach)?),
             Hook::Xdp => Place::Xdp(support.xdp_hook(live.xdp_attach)?),
         };
-        let cpus = nr_cpus().map_err(|(_, error)| error).context("cannot count the processors")?;
+        let cpus = affinity::possible()?;
         let settings = Settings {
             rings: self.config.cpus.len() as u32,
             // At most FRAME_MAX, which has 17 bits.

@@ -18,7 +18,7 @@ use super::{
     PERIOD_NS,
     controller::{Controller, Passed},
 };
-use crate::{affinity, mapping::Mapping};
+use crate::{affinity, mapping::Mapping, privileges};
 
 /// What thread and kernel programs share.
 #[derive(Debug)]
@@ -97,6 +97,8 @@ impl Steward {
             if let Err(error) = affinity::take_precedence() {
                 log::info!("the thread of --max-rate runs with ordinary priority: {error}");
             }
+            // What it shares with the kernel programs is memory.
+            privileges::keep(&[]);
             run(&shared, Controller::new(&plan, unit), &over);
         })?;
         Ok(Self { is_over, thread: Some(thread) })

@@ -21,8 +21,8 @@ use mirror_agent::{
     ledger::OutputCounters,
     output::{
         Output as _,
-        raw_socket::RawSocket,
         sensor::{SensorOutput, Way},
+        stack::{Kind, Stack},
     },
     source::{BATCH, Frame},
 };
@@ -220,9 +220,16 @@ pub fn open(sensor: &str, transmit: Transmit, thread: u32, threads: u32) -> Sens
 pub fn open_for(way: Way, sensor: &str, transmit: Transmit, thread: u32, threads: u32) -> SensorOutput {
     let sensor: SocketAddr = sensor.parse().unwrap();
     let changes = Arc::<AtomicU64>::default();
-    let raw =
-        RawSocket::open(sensor, Encapsulation::vxlan(sensor.port(), VNI), thread, threads, None, changes)
-            .unwrap();
+    let raw = Stack::open(
+        sensor,
+        Kind::Raw,
+        Encapsulation::vxlan(sensor.port(), VNI),
+        thread,
+        threads,
+        None,
+        changes,
+    )
+    .unwrap();
     let delivery = Delivery { transmit, oversize: Oversize::Fragment };
     let output = SensorOutput::open(raw, sensor, delivery, None).unwrap();
     if way == Way::Program { output } else { output.without_program() }

@@ -50,6 +50,17 @@ pub const SELECTED: &[Selection] = &[
     },
     Selection { binary: "echo", left_out: &[("interface_that_carries", LOAD)] },
     Selection { binary: "address", left_out: &[] },
+    // Which calls ask for which capability differs.
+    Selection {
+        binary: "privileges",
+        left_out: &[
+            ("missing_capability", NO_KERNEL),
+            ("nobody_mirrors", "needs a file system that keeps capabilities"),
+            ("replay_and", TSHARK),
+            ("captures_of_others", NO_KERNEL),
+            ("capture_is_written", TSHARK),
+        ],
+    },
     Selection {
         binary: "offloads",
         left_out: &[("received_segments_that_were_merged", "a veth merges segments since 5.13 only")],

@@ -21,6 +21,7 @@ use crate::{
     affinity,
     filter::classic::Program,
     names::Names,
+    privileges,
     source::capture::{CaptureReader, EthernetFrame, Packet},
 };
 
@@ -98,6 +99,9 @@ pub fn start(order: Order, sender_cpu: usize) -> io::Result<Link> {
     thread::Builder::new().name("mirror-read".into()).spawn(move || {
         if let Err(error) = leave(sender_cpu) {
             log::debug!("the reading thread may share a processor with the sending one: {error}");
+        }
+        if let Err(error) = privileges::keep_to_read(&reader.order.files) {
+            log::warn!("the reading thread cannot give up capabilities: {error}");
         }
         // Dropped after the reader, whose end of the channel is closed by then, also in a panic: whoever
         // waits for a chunk learns that none will come.
