@@ -43,6 +43,10 @@ pub enum Command {
     Sink(crate::sink::SinkArgs),
     /// Check a configuration file, and attach nothing
     Validate(ValidateArgs),
+    /// Print what a shell needs to complete the command line
+    Completions(crate::completions::CompletionsArgs),
+    /// Print a page of the manual, or write all of them
+    Man(crate::man::ManArgs),
 }
 
 /// Options of `validate`.

@@ -9,11 +9,12 @@ use std::{
 use log::LevelFilter;
 use mirror_agent::{
     cli::{Cli, Command},
+    completions,
     config::Config,
     console,
     filter::dump,
     invocation::{Invocation, Refusal, Reload},
-    run, sink,
+    man, run, sink,
 };
 
 /// Something failed at run time.
@@ -36,6 +37,11 @@ fn main() -> ExitCode {
     let result = match asked.cli.command {
         Some(Command::Sink(args)) => sink::run(args),
         Some(Command::Validate(args)) => return validate(args.config),
+        Some(Command::Completions(args)) => completions::run(args),
+        Some(Command::Man(args)) => match man::check(&args) {
+            Ok(()) => man::run(args),
+            Err(error) => return wrong(&error),
+        },
         None if asked.cli.mirror.dump_filter => match dump::dump(&asked.cli.mirror) {
             Ok(text) => {
                 // Who closes the pipe has seen enough.

@@ -46,6 +46,7 @@ use crate::{
     pool::{Answer, Pool},
     privileges,
     select::steward::Steward,
+    service::{self, Watchdog},
     source::ring::RingGauge,
     status::Reloads,
     stop::Stop,
@@ -188,6 +189,7 @@ impl Run {
     ) -> Result<()> {
         let mut failure = self.follow(config, &mut links, signals, reload, &mut desk).await;
 
+        service::stopping();
         self.origin.detach(&links).await;
         let duration = self.started.elapsed();
         self.stop.drain();
@@ -231,6 +233,7 @@ impl Run {
     ) -> Option<io::Error> {
         let ends = config.duration.and_then(|duration| Deadline::now().checked_add(duration));
         let mut progress = Progress::new(config);
+        let mut watchdog = Watchdog::of_process();
         let error = loop {
             let pool_due = self.pool.as_ref().and_then(Pool::due).map(Deadline::from_std);
             tokio::select! {
@@ -267,6 +270,7 @@ impl Run {
                         pool.take_over(answer, self.origin.redirect_mut());
                     }
                 }
+                () = at(watchdog.due().map(Deadline::from_std)) => watchdog.tell(),
                 () = progress.due() => {
                     if let Ok(ledger) = self.ledger() {
                         progress.tell(&ledger, &self.origin);

@@ -2,7 +2,7 @@
 //!
 //! Every test makes its own hosts (network namespaces), runs the real `mirror-agent` in them and looks at
 //! what arrives. Nothing leaves the machine. The tests need root, and Debian's `iproute2 iputils-ping
-//! tcpdump tshark ethtool bpftool curl python3 python3-scapy tcpreplay iperf3 zstd gzip
+//! tcpdump tshark ethtool bpftool curl python3 python3-scapy tcpreplay iperf3 zstd gzip systemd mandoc
 //! util-linux`.
 //!
 //! | module | what it gives |
@@ -25,6 +25,7 @@
 //! | [`swarm`] | many interfaces that come and go |
 //! | [`holdings`] | what an agent holds in the kernel |
 //! | [`bpf`] | another program's TCX hook, to live beside |
+//! | [`manifests`] | what checks the files of deploy/kubernetes and deploy/compose |
 //! | [`bench`] | the comparison with other mirrors, `cargo xtask bench` |
 //! | [`lock`], [`scratch`], [`command`] | one load test at a time, scratch folders, commands that must succeed |
 
@@ -53,6 +54,7 @@ pub mod injector;
 pub mod lab;
 pub mod link;
 pub mod lock;
+pub mod manifests;
 pub mod mirred;
 pub mod packet_socket;
 pub mod pcap;

@@ -10,10 +10,20 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{geneve, host::Host, lab::VXLAN_PORT, scratch::Scratch};
+use crate::{
+    geneve,
+    host::Host,
+    lab::{DEFAULT_VNI, VXLAN_PORT},
+    pcap,
+    scratch::Scratch,
+    vxlan,
+};
 
 /// How long it may take to start or to end, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The file with the rules, beside the settings.
+const RULES: &str = "test.rules";
 
 /// One file of events, VXLAN opened, every checksum looked at, and room for what comes at once.
 const SETTINGS: &str = "%YAML 1.1
@@ -27,6 +37,8 @@ outputs:
       filename: eve.json
       types:
         - flow
+        - files
+        - alert
         - stats: { totals: yes, threads: no }
 stats: { enabled: yes, interval: 600 }
 logging:
@@ -36,7 +48,10 @@ logging:
     - file: { enabled: yes, level: notice, filename: suricata.log }
 app-layer:
   protocols:
-    http: { enabled: yes }
+    http:
+      enabled: yes
+      libhtp:
+        default-config: { personality: IDS, request-body-limit: 0, response-body-limit: 0 }
 decoder:
   vxlan: { enabled: true, ports: '4789' }
   geneve: { enabled: true, ports: '6081' }
@@ -81,11 +96,26 @@ pub struct Counts {
     pub application: String,
 }
 
+/// A file that it saw in a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Download {
+    /// Bytes.
+    pub size: u64,
+    /// Whether it saw the end.
+    pub is_whole: bool,
+    /// Whether bytes are missing in between.
+    pub has_gaps: bool,
+}
+
 /// What Suricata saw in VXLAN.
 #[derive(Debug)]
 pub struct Seen {
     /// Without ICMPv6.
     pub flows: BTreeMap<Flow, Counts>,
+    /// What was downloaded.
+    pub files: Vec<Download>,
+    /// How often each rule was met, by its `sid`.
+    pub alerts: BTreeMap<u64, usize>,
     stats: Value,
 }
 
@@ -95,6 +125,54 @@ impl Seen {
     pub fn stat(&self, name: &str) -> u64 {
         name.split('.').fold(&self.stats, |value, key| &value[key]).as_u64().unwrap_or(0)
     }
+}
+
+/// Puts the frames of a capture into VXLAN, because Suricata counts a frame that it found in there without
+/// its Ethernet header, and else with it. Nothing else is changed. Gives their number.
+///
+/// # Panics
+/// Where the capture cannot be read.
+#[must_use]
+pub fn encapsulate(capture: &Path, to: &Path) -> usize {
+    let mut writer = pcap::Writer::create(to, 65_535);
+    let packets = pcap::read(capture);
+    for packet in &packets {
+        let payload = vxlan::wrap(DEFAULT_VNI, &packet.bytes);
+        let length = |more: usize| ((payload.len() + more) as u16).to_be_bytes();
+        let udp = [&[0xc0, 0, 0x12, 0xb5][..], &length(8), &[0, 0]].concat();
+        let mut ip = [&[0x45, 0][..], &length(28), &[0, 0, 0, 0, 64, 17, 0, 0]].concat();
+        ip.extend([10, 20, 0, 1, 10, 20, 0, 2]);
+        let sum: u32 = ip.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        let ethernet = [2, 0, 0, 0, 0x20, 2, 2, 0, 0, 0, 0x20, 1, 8, 0];
+        writer.write(packet.time, &[&ethernet[..], &ip, &udp, &payload].concat());
+    }
+    writer.finish();
+    packets.len()
+}
+
+/// What each flow was.
+pub type Flows = BTreeMap<Flow, Counts>;
+
+/// Checks that the mirror shows what was on the wire.
+///
+/// # Panics
+/// Where it does not.
+pub fn assert_same(mirrored: &Flows, on_the_wire: &Flows) {
+    let one_sided = |of: &Flows, other: &Flows| -> Vec<String> {
+        of.iter()
+            .filter(|(flow, counts)| other.get(flow) != Some(counts))
+            .map(|(flow, counts)| format!("{flow:?}: {counts:?}"))
+            .collect()
+    };
+    let (mirror, wire) = (one_sided(mirrored, on_the_wire), one_sided(on_the_wire, mirrored));
+    assert!(
+        mirror.is_empty() && wire.is_empty(),
+        "in the mirror only:\n{}\non the wire only:\n{}",
+        mirror.join("\n"),
+        wire.join("\n")
+    );
 }
 
 /// The program and its libraries.
@@ -125,15 +203,17 @@ impl Suricata {
     }
 
     /// Suricata in `host`, or wherever the test is, with its events in `folder`.
-    fn command(&self, host: Option<&Host>, folder: &Path) -> Command {
+    fn command(&self, host: Option<&Host>, folder: &Path, rules: &str) -> Command {
         let settings = folder.join("suricata.yaml");
+        fs::write(folder.join(RULES), rules).expect("cannot write the rules");
         fs::write(&settings, SETTINGS).expect("cannot write the settings");
         let mut command =
             host.map_or_else(|| Command::new(&self.program), |host| host.command(&self.program));
         if let Some(libraries) = &self.libraries {
             command.env("LD_LIBRARY_PATH", libraries);
         }
-        command.arg("-c").arg(settings).arg("-l").arg(folder).args(["-S", "/dev/null", "-k", "all"]);
+        command.arg("-c").arg(settings).arg("-l").arg(folder).args(["-k", "all", "-S"]);
+        command.arg(folder.join(RULES));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
@@ -144,8 +224,17 @@ impl Suricata {
     /// Where it does not start.
     #[must_use]
     pub fn watch(&self, host: &Host) -> Watching {
+        self.watch_with_rules(host, "")
+    }
+
+    /// As [`Suricata::watch`], with rules.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn watch_with_rules(&self, host: &Host, rules: &str) -> Watching {
         let scratch = Scratch::new();
-        let mut command = self.command(Some(host), scratch.folder());
+        let mut command = self.command(Some(host), scratch.folder(), rules);
         let child = command.args(["--af-packet=eth0", "--runmode", "workers"]).spawn().expect("suricata");
         let mut watching = Watching { child, scratch };
         let deadline = Instant::now() + PATIENCE;
@@ -164,7 +253,7 @@ impl Suricata {
     #[must_use]
     pub fn read(&self, capture: &Path) -> Seen {
         let scratch = Scratch::new();
-        let mut command = self.command(None, scratch.folder());
+        let mut command = self.command(None, scratch.folder(), "");
         let child = command.args(["--runmode", "single", "-r"]).arg(capture).spawn().expect("suricata");
         Watching { child, scratch }.end()
     }
@@ -178,6 +267,22 @@ pub struct Watching {
 }
 
 impl Watching {
+    /// Has it take other rules while it watches, and waits until they are in force.
+    ///
+    /// # Panics
+    /// Where it does not take them.
+    pub fn replace_rules(&self, rules: &str) {
+        fs::write(self.scratch.path(RULES), rules).expect("cannot write the rules");
+        let said = self.log().len();
+        // SAFETY: kill touches no memory. The child has not been waited for, so the id is still its own.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGUSR2) };
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log()[said..].contains("rule reload complete") {
+            assert!(Instant::now() < deadline, "no other rules:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Ends it; gives what it saw.
     ///
     /// # Panics
@@ -218,11 +323,23 @@ impl Drop for Watching {
 }
 
 fn seen(events: &str) -> Seen {
-    let mut seen = Seen { flows: BTreeMap::new(), stats: Value::Null };
+    let (flows, alerts) = (BTreeMap::new(), BTreeMap::new());
+    let mut seen = Seen { flows, alerts, files: Vec::new(), stats: Value::Null };
     for line in events.lines() {
         let event: Value = serde_json::from_str(line).expect("an event of suricata");
         if event["event_type"] == "stats" {
             seen.stats = event["stats"].clone();
+        }
+        if event["event_type"] == "fileinfo" {
+            let file = &event["fileinfo"];
+            seen.files.push(Download {
+                size: file["size"].as_u64().expect("a size"),
+                is_whole: file["state"] == "CLOSED",
+                has_gaps: file["gaps"] == true,
+            });
+        }
+        if event["event_type"] == "alert" {
+            *seen.alerts.entry(event["alert"]["signature_id"].as_u64().expect("a sid")).or_default() += 1;
         }
         // The datagrams are flows, too; and hosts resolve addresses when they like.
         let is_datagram = event["dest_port"] == VXLAN_PORT || event["dest_port"] == geneve::PORT;

@@ -2,63 +2,24 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
-use std::{collections::BTreeMap, fs, net::UdpSocket, path::Path, process::Child};
+use std::{fs, net::UdpSocket, process::Child};
 
 use mirror_tests::{
     agent, captures,
     generator::Generator,
     host::Host,
-    lab::{CLIENT, DEFAULT_VNI, Lab, ROUTER, SENSOR},
-    lock, pcap, replay,
+    lab::{CLIENT, Lab, ROUTER, SENSOR},
+    lock, replay,
     scratch::Scratch,
     super_frames::{self, ACK, Cut, PSH, SuperFrame, TIME_STAMP, Transport},
-    suricata::{Counts, Flow, Suricata},
-    tshark, vxlan,
+    suricata::{Suricata, assert_same, encapsulate},
+    tshark,
     web::WebServer,
     wire,
 };
 
 const DOWNLOADS: usize = 4;
 const FILE: usize = 2_000_000;
-
-/// Puts the frames of a capture into VXLAN, because Suricata counts a frame that it found in there without
-/// its Ethernet header, and else with it. Nothing else is changed.
-fn encapsulate(capture: &Path, to: &Path) -> usize {
-    let mut writer = pcap::Writer::create(to, 65_535);
-    let packets = pcap::read(capture);
-    for packet in &packets {
-        let payload = vxlan::wrap(DEFAULT_VNI, &packet.bytes);
-        let length = |more: usize| ((payload.len() + more) as u16).to_be_bytes();
-        let udp = [&[0xc0, 0, 0x12, 0xb5][..], &length(8), &[0, 0]].concat();
-        let mut ip = [&[0x45, 0][..], &length(28), &[0, 0, 0, 0, 64, 17, 0, 0]].concat();
-        ip.extend([10, 20, 0, 1, 10, 20, 0, 2]);
-        let sum: u32 = ip.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-        ip[10..12].copy_from_slice(&sum.to_be_bytes());
-        let ethernet = [2, 0, 0, 0, 0x20, 2, 2, 0, 0, 0, 0x20, 1, 8, 0];
-        writer.write(packet.time, &[&ethernet[..], &ip, &udp, &payload].concat());
-    }
-    writer.finish();
-    packets.len()
-}
-
-type Flows = BTreeMap<Flow, Counts>;
-
-fn assert_same(mirrored: &Flows, on_the_wire: &Flows) {
-    let one_sided = |of: &Flows, other: &Flows| -> Vec<String> {
-        of.iter()
-            .filter(|(flow, counts)| other.get(flow) != Some(counts))
-            .map(|(flow, counts)| format!("{flow:?}: {counts:?}"))
-            .collect()
-    };
-    let (mirror, wire) = (one_sided(mirrored, on_the_wire), one_sided(on_the_wire, mirrored));
-    assert!(
-        mirror.is_empty() && wire.is_empty(),
-        "in the mirror only:\n{}\non the wire only:\n{}",
-        mirror.join("\n"),
-        wire.join("\n")
-    );
-}
 
 /// An option that it does not know keeps Suricata from nothing.
 #[test]

@@ -4,7 +4,9 @@ mod agent;
 mod apt;
 mod bench;
 mod command;
+mod deb;
 mod kernels;
+mod kubernetes;
 mod libpcap;
 mod linker;
 mod lint;
@@ -43,6 +45,8 @@ enum Task {
         #[arg(long = "static")]
         is_static: bool,
     },
+    /// Make a package for Debian in target/deb, with cargo-deb, which is built at the first time
+    Deb,
     /// Build mirror-agent and run it, through sudo when not root
     Run {
         /// Arguments for mirror-agent, passed on as typed
@@ -92,6 +96,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Setup => setup::setup(),
         Task::Build { is_static: false } => agent::build(),
         Task::Build { is_static: true } => static_agent::build(),
+        Task::Deb => deb::build(),
         Task::Run { args } => run::run(&args),
         Task::Test { kernels: true, args } => test::on_kernels(&args),
         Task::Test { kernels: false, args } => test::test(&args),

@@ -32,7 +32,7 @@ impl Proof {
 
 /// Package, and its proof. Scapy is imported by Debian's own Python, not by one that comes earlier on the
 /// `PATH`, hence the files.
-const NEEDED: [(&str, Proof); 13] = [
+const NEEDED: [(&str, Proof); 15] = [
     ("iproute2", Proof::Command("ip")),
     ("iputils-ping", Proof::Command("ping")),
     ("tcpdump", Proof::Command("tcpdump")),
@@ -44,6 +44,8 @@ const NEEDED: [(&str, Proof); 13] = [
     ("zstd", Proof::Command("zstd")),
     ("curl", Proof::Command("curl")),
     ("libcap2-bin", Proof::Command("setcap")),
+    ("systemd", Proof::Command("systemd-analyze")),
+    ("mandoc", Proof::Command("mandoc")),
     ("python3", Proof::File("/usr/bin/python3")),
     ("python3-scapy", Proof::File("/usr/lib/python3/dist-packages/scapy/__init__.py")),
 ];

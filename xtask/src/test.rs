@@ -3,12 +3,15 @@
 use std::{
     ffi::OsString,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{agent, command, kernels, packages, privilege, project, prometheus, rustc::Rustc, static_agent, suricata};
+use crate::{
+    agent, command, kernels, kubernetes, packages, privilege, project, prometheus, rustc::Rustc, static_agent, suricata,
+};
 
 /// Builds the agent and runs every test, with `args` for the test binaries.
 ///
@@ -29,7 +32,11 @@ pub fn test(args: &[OsString]) -> Result<()> {
     packages::ensure()?;
     suricata::try_ensure();
     prometheus::try_ensure();
+    // It waits for a network, while the compiler does not.
+    let manifests = thread::spawn(kubernetes::try_ensure);
     agent::build()?;
+    // Whatever became of it, it has said.
+    let _ = manifests.join();
     if let Some(program) = static_agent::build_for_tests()? {
         for (_, command) in &mut parts {
             command.env("MIRROR_STATIC_AGENT", &program);

@@ -59,6 +59,7 @@ use crate::{
     privileges,
     redirect::{Order, Redirect},
     select::steward::Steward,
+    service,
     shape::stage::Stage,
     source::{
         Source,
@@ -384,7 +385,7 @@ impl Start<'_> {
         let ways: Vec<_> = live.directions.iter().map(|&direction| way(direction)).collect();
         let place = if live.hook == Hook::Xdp { ", xdp" } else { "" };
         let yet = if is_waiting { "; there is no such interface yet: waiting for one" } else { "" };
-        notice(format_args!("mirroring {} ({}{place}) to {to}{yet}", live.wanted, ways.join("+")));
+        tell_ready(&format!("mirroring {} ({}{place}) to {to}{yet}", live.wanted, ways.join("+")));
         Ok(run)
     }
 
@@ -418,7 +419,7 @@ impl Start<'_> {
             .selecting(self.config.select.selector(), in_capture_time);
         let (mut run, events) = self.begin(Origin::Replay(playback))?;
         let files: Vec<_> = replay.files.iter().map(|path| called(path).to_string()).collect();
-        notice(format_args!("mirroring {} ({}) to {to}", files.join(", "), replay.pacing));
+        tell_ready(&format!("mirroring {} ({}) to {to}", files.join(", "), replay.pacing));
         for (source, output) in std::iter::once(source).zip(outputs) {
             run.start_thread(self.config, source, output, &None, &events)?;
         }
@@ -478,6 +479,13 @@ impl Run {
 /// The longest frame that fits into a datagram to each of these sensors.
 fn longest_frame(sensors: &[SocketAddr], encap: Encap) -> Vec<usize> {
     sensors.iter().map(|sensor| encap.frame_max(Version::of(sensor.ip()))).collect()
+}
+
+/// People, and the service manager if there is one.
+fn tell_ready(line: &str) {
+    notice(format_args!("{line}"));
+    service::status(line);
+    service::ready();
 }
 
 fn way(direction: Direction) -> &'static str {

@@ -17,7 +17,8 @@ const NO_KERNEL: &str = "no kernel has a part in it";
 
 /// In the order in which they run. What is not here measures time (`idle`, `replay_pacing`, `replay_speed`), loads
 /// the machine (`million`, `order`, `stop`), needs what is not in it (`outer_header`, `real_traffic`,
-/// `segments_kinds`, `segments_tcp`, `sink`, `suricata`, `write`: tshark, scapy, iperf3, Suricata), or has to do with
+/// `segments_kinds`, `segments_tcp`, `sink`, `suricata`, `suricata_reload`, `write`: tshark, scapy, iperf3, Suricata), or has to
+/// do with files that are deployed (`manifests`, `packaging`) or with
 /// captures and not with the kernel (the other `replay_...`). `kernel_segments` sends what packet sockets take since
 /// 6.2 only, and `packet_transmitter` takes more than half as long as all the others together.
 pub const SELECTED: &[Selection] = &[
