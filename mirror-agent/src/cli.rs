@@ -41,8 +41,12 @@ pub struct Cli {
 pub enum Command {
     /// Receive mirrored frames: take them out of VXLAN or GENEVE, count them, write them to a capture
     Sink(crate::sink::SinkArgs),
+    /// Look at a running agent: rates, rings, losses, the busiest flows
+    Top(crate::top::TopArgs),
     /// Check a configuration file, and attach nothing
     Validate(ValidateArgs),
+    /// Look at what of this host stands in a mirror's way, and say what mends it
+    Doctor(crate::doctor::DoctorArgs),
     /// Print what a shell needs to complete the command line
     Completions(crate::completions::CompletionsArgs),
     /// Print a page of the manual, or write all of them

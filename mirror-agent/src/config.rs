@@ -176,7 +176,8 @@ impl Display for Sensor {
 
 /// The sensor when none is named: this host.
 const DEFAULT_DEST: &str = "127.0.0.1";
-const DEFAULT_VNI: u32 = 4242;
+/// The network identifier when none is given.
+pub const DEFAULT_VNI: u32 = 4242;
 
 /// Bytes of a ring unless told otherwise: what stays in a processor's last-level cache.
 const RING_SIZE: u32 = 16 << 20;

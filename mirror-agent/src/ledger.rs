@@ -292,13 +292,15 @@ impl OutputCounters {
         self.errors[if index < ERRNOS { index } else { 0 }].add(1);
     }
 
+    /// This thread's refusals, by errno.
+    pub fn errors(&self) -> impl Iterator<Item = (i32, u64)> {
+        (0..).zip(self.errors.iter().map(Count::get)).filter(|(_, count)| *count > 0)
+    }
+
     /// Adds this thread's refusals to `total`, by errno's name.
     pub fn add_errors_to(&self, total: &mut BTreeMap<String, u64>) {
-        for (errno, count) in (0..).zip(&self.errors) {
-            let count = count.get();
-            if count > 0 {
-                *total.entry(name(errno)).or_default() += count;
-            }
+        for (errno, count) in self.errors() {
+            *total.entry(name(errno)).or_default() += count;
         }
     }
 }

@@ -4,7 +4,7 @@
 //! of it what was on the wire, [`encap`] makes what goes in front of it, [`output`]
 //! sends it or writes it down; [`worker`] is the thread that it happens on. Beside that way: [`kernel`]
 //! (load, attach, detach, maps), [`run`] (the control plane), [`ledger`] (counts), [`report`], [`control`] (how a run is
-//! asked).
+//! asked), [`flows`] (the busiest, for who asks).
 
 pub mod affinity;
 pub mod cli;
@@ -14,8 +14,10 @@ pub mod config;
 pub mod console;
 pub mod control;
 mod descriptors;
+pub mod doctor;
 pub mod encap;
 pub mod filter;
+pub mod flows;
 pub mod iface_arg;
 pub mod invocation;
 pub mod kernel;
@@ -43,5 +45,6 @@ pub mod source;
 pub mod status;
 pub mod stop;
 pub mod timings;
+pub mod top;
 pub mod wanted;
 pub mod worker;

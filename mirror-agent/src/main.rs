@@ -11,10 +11,10 @@ use mirror_agent::{
     cli::{Cli, Command},
     completions,
     config::Config,
-    console,
+    console, doctor,
     filter::dump,
     invocation::{Invocation, Refusal, Reload},
-    man, run, sink,
+    man, run, sink, top,
 };
 
 /// Something failed at run time.
@@ -36,11 +36,18 @@ fn main() -> ExitCode {
     let reload = Reload::new(invocation, &asked);
     let result = match asked.cli.command {
         Some(Command::Sink(args)) => sink::run(args),
+        Some(Command::Top(args)) => top::run(args),
         Some(Command::Validate(args)) => return validate(args.config),
         Some(Command::Completions(args)) => completions::run(args),
         Some(Command::Man(args)) => match man::check(&args) {
             Ok(()) => man::run(args),
             Err(error) => return wrong(&error),
+        },
+        Some(Command::Doctor(args)) => match doctor::run(&args) {
+            Ok(true) => Ok(()),
+            // Said already.
+            Ok(false) => return ExitCode::from(FAILED),
+            Err(error) => Err(error),
         },
         None if asked.cli.mirror.dump_filter => match dump::dump(&asked.cli.mirror) {
             Ok(text) => {

@@ -19,7 +19,7 @@ pub mod program;
 mod raw_socket;
 pub mod sensor;
 pub(crate) mod sighting;
-mod sockopt;
+pub(crate) mod sockopt;
 pub mod stack;
 mod story;
 pub(crate) mod tap;

@@ -3,7 +3,7 @@
 
 pub mod health;
 pub mod lone;
-mod reach;
+pub(crate) mod reach;
 pub mod rendezvous;
 mod resolver;
 pub mod shares;

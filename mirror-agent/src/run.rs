@@ -37,6 +37,7 @@ use crate::{
     config::{Config, Output as Destination, Source},
     console,
     control::{desk::Desk, listen::Listeners},
+    flows::Flows,
     invocation::Reload,
     kernel::support::Support,
     ledger::OutputCounters,
@@ -176,6 +177,8 @@ struct Run {
     reloads: Reloads,
     /// Says which flows the kernel programs take, under `--max-rate`.
     steward: Option<Steward>,
+    /// The busiest flows, for who asks.
+    flows: Arc<Flows>,
 }
 
 impl Run {

@@ -9,8 +9,8 @@ use std::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    affinity, clock::monotonic_ns, ledger::OutputCounters, limit::Limit, output::Output, privileges,
-    shape::stage::Stage, source::Source, stop::Stop, timings::Timings,
+    affinity, clock::monotonic_ns, flows::sampler::Sampler, ledger::OutputCounters, limit::Limit,
+    output::Output, privileges, shape::stage::Stage, source::Source, stop::Stop, timings::Timings,
 };
 
 /// What a sending thread tells the control plane.
@@ -34,6 +34,8 @@ pub struct Worker<S, O> {
     pub output: O,
     /// Makes of the frames of the source those of the wire.
     pub stage: Stage,
+    /// Shows some of them to who watches the flows.
+    pub sampler: Sampler,
     /// What it counts.
     pub counters: Arc<OutputCounters>,
     /// What it measures, where frames come out of a ring.
@@ -113,6 +115,7 @@ impl<S: Source + Send + 'static, O: Output + Send + 'static> Worker<S, O> {
                 }
             };
             let frames = &batch.frames[..allowed];
+            self.sampler.look(frames);
             let result = if output_works && !self.stop.gives_up() {
                 // The oldest one of those that tell.
                 let captured = batch.occupancy.and_then(|occupancy| {

@@ -29,3 +29,4 @@ pub mod settings;
 pub mod transmit;
 pub mod udp;
 pub mod vxlan;
+pub mod watch;

@@ -15,6 +15,7 @@ use crate::{
     redirect::{self, Met, Traits},
     ring, select,
     skb::Skb,
+    watch,
 };
 
 /// Every path adds to exactly one counter besides `seen`, or leaves a record in a ring. `is_limited` is for redirect
@@ -77,6 +78,7 @@ pub fn capture(skb: Skb, direction: Direction, is_limited: bool) {
             counters.too_big += 1;
             return;
         }
+        watch::look(skb, tag, len, flow_hash);
         // Where it is not known what the stack left to do, it left what it does as a rule for what the host sends.
         let may_need = setting!(skb.is_known) == 0 && matches!(direction, Direction::Egress);
         let traits = Traits {

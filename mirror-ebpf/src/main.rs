@@ -24,6 +24,7 @@ mod runtime;
 mod segmenter;
 mod select;
 mod skb;
+mod watch;
 mod xdp;
 
 use aya_ebpf::{

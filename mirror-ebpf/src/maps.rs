@@ -14,6 +14,7 @@ use mirror_common::{
     record::{Doorbell, RINGS_MAX},
     redirect::{Handoff, Sighting, TEMPLATES_ALL, Template},
     settings::{Redirect, Select, Settings, SkbLayout, XdpLayout},
+    watch::Watch,
 };
 
 use crate::pool::Fan;
@@ -101,6 +102,10 @@ pub static LEFT: Array<i64, 1> = Array::new();
 /// What has to be added to `CLOCK_MONOTONIC` to get nanoseconds since 1970. Where headers tell.
 #[btf_map]
 pub static CLOCK: Array<i64, 1> = Array::new();
+
+/// In redirect mode: which frames user space wants to look at. They go into the first of [`RINGS`]. Mapped into the agent.
+#[btf_map]
+pub static WATCH: Array<Watch, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Network identifiers by interface. Where they have some of their own.
 #[btf_map]

@@ -13,6 +13,7 @@ use mirror_common::{
     ethernet::{ADDRESSES_LEN, TAG_LEN},
     flow,
     record::{HEADER_LEN, RecordHeader, SIZE_CLASSES, Segmentation},
+    watch::PREFIX,
 };
 
 use crate::{
@@ -57,6 +58,13 @@ pub fn keep<P: Packet>(packet: P, tag: u32, found: RecordHeader, counters: &mut 
         Copied::Unreadable => counters.copy_failed += 1,
         Copied::TooLong => counters.too_big += 1,
     }
+}
+
+/// Puts a frame's beginning, as `header` says it, into the first ring. `false` where it is not there.
+#[inline(always)]
+pub fn show<P: Packet>(packet: P, tag: u32, header: &RecordHeader) -> bool {
+    let Some(ring) = RINGS.get(0) else { return false };
+    matches!(copy::<P, { PREFIX as usize }>(packet, tag, header, ring, 0), Copied::Whole)
 }
 
 /// Whether the record of the frame that was counted last carries its time: the first one's does, and then one in so many of

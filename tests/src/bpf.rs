@@ -47,6 +47,19 @@ impl ForeignProgram {
         })
     }
 
+    /// As [`ForeignProgram::attach`], in front of whoever is there.
+    ///
+    /// # Errors
+    /// As [`ForeignProgram::attach`].
+    pub fn attach_first(host: &Host, index: u32, direction: Direction, verdict: Verdict) -> io::Result<Self> {
+        const BPF_F_BEFORE: u32 = 1 << 3;
+        host.within(move || {
+            let program = load(direction, verdict)?;
+            let link = create_link(&program, index, attach_type(direction), BPF_F_BEFORE)?;
+            Ok(Self { program, _link: link })
+        })
+    }
+
     /// Attaches an XDP program that passes every frame, in front of the stack.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! Every test makes its own hosts (network namespaces), runs the real `mirror-agent` in them and looks at
 //! what arrives. Nothing leaves the machine. The tests need root, and Debian's `iproute2 iputils-ping
-//! tcpdump tshark ethtool bpftool curl python3 python3-scapy tcpreplay iperf3 zstd gzip systemd mandoc
+//! tcpdump tshark ethtool bpftool curl python3 python3-scapy tcpreplay iperf3 tmux zstd gzip systemd mandoc
 //! util-linux`.
 //!
 //! | module | what it gives |
@@ -21,9 +21,11 @@
 //! | [`filters`] | expressions and frames, and what tcpdump makes of them |
 //! | [`prometheus`] | curl, Prometheus and promtool at the agent's metrics |
 //! | [`web`] | a web server to download from |
+//! | [`tmux`] | a terminal to look at and to type into |
 //! | [`mirred`] | the kernel's own mirror, to compare with |
 //! | [`swarm`] | many interfaces that come and go |
 //! | [`holdings`] | what an agent holds in the kernel |
+//! | [`doctor`] | findings of `mirror-agent doctor`, and the commands that it prints |
 //! | [`bpf`] | another program's TCX hook, to live beside |
 //! | [`manifests`] | what checks the files of deploy/kubernetes and deploy/compose |
 //! | [`bench`] | the comparison with other mirrors, `cargo xtask bench` |
@@ -42,6 +44,7 @@ pub mod check;
 pub mod command;
 pub mod confined;
 pub mod connections;
+pub mod doctor;
 pub mod etc;
 pub mod filters;
 pub mod flows;
@@ -68,6 +71,7 @@ pub mod super_frames;
 pub mod suricata;
 pub mod swarm;
 pub mod tap;
+pub mod tmux;
 pub mod tshark;
 pub mod vxlan;
 pub mod web;

@@ -32,7 +32,7 @@ impl Proof {
 
 /// Package, and its proof. Scapy is imported by Debian's own Python, not by one that comes earlier on the
 /// `PATH`, hence the files.
-const NEEDED: [(&str, Proof); 15] = [
+const NEEDED: [(&str, Proof); 19] = [
     ("iproute2", Proof::Command("ip")),
     ("iputils-ping", Proof::Command("ping")),
     ("tcpdump", Proof::Command("tcpdump")),
@@ -41,8 +41,12 @@ const NEEDED: [(&str, Proof); 15] = [
     ("bpftool", Proof::Command("bpftool")),
     ("tcpreplay", Proof::Command("tcpreplay")),
     ("iperf3", Proof::Command("iperf3")),
+    ("tmux", Proof::Command("tmux")),
     ("zstd", Proof::Command("zstd")),
+    ("nftables", Proof::Command("nft")),
     ("curl", Proof::Command("curl")),
+    ("procps", Proof::Command("sysctl")),
+    ("util-linux", Proof::Command("nsenter")),
     ("libcap2-bin", Proof::Command("setcap")),
     ("systemd", Proof::Command("systemd-analyze")),
     ("mandoc", Proof::Command("mandoc")),

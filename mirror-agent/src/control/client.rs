@@ -81,6 +81,12 @@ pub fn running() -> Vec<Agent> {
 }
 
 impl Agent {
+    /// The agent with this process's number, where it has its usual socket.
+    #[must_use]
+    pub fn by_process(pid: u32) -> Self {
+        Self::Socket(folder::socket_of(pid))
+    }
+
     /// What the agent answers to a GET of `path`, such as `/status`. Waits at most two seconds. Not to be called from
     /// within a tokio runtime: [`Self::get_async`] is.
     ///

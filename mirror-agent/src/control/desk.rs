@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::metrics::Snapshot;
+use crate::{flows, metrics::Snapshot};
 
 /// Shortest time between two questions.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -33,6 +33,8 @@ pub enum Question {
     Ping(oneshot::Sender<()>),
     /// How the run goes.
     Snapshot(oneshot::Sender<Result<Box<Snapshot>, String>>),
+    /// The busiest flows since this was last asked.
+    Flows(oneshot::Sender<flows::answer::Answer>),
 }
 
 /// The control plane's end.
@@ -79,6 +81,7 @@ impl Desk {
             match self.questions.recv().await {
                 Some(Question::Snapshot(reply)) if reply.is_closed() => {}
                 Some(Question::Ping(reply)) if reply.is_closed() => {}
+                Some(Question::Flows(reply)) if reply.is_closed() => {}
                 Some(question) => return question,
                 None => std::future::pending().await,
             }
@@ -106,6 +109,18 @@ impl Visitor {
         let snapshot = Arc::<Snapshot>::from(answer?);
         last.snapshot = Some((asked, Arc::clone(&snapshot)));
         Ok(snapshot)
+    }
+
+    /// The busiest flows since this was last called, by whomever. They are watched from the first call on, as long as
+    /// others follow.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::snapshot`].
+    pub async fn flows(&self) -> Result<flows::answer::Answer, String> {
+        let mut last = self.last.lock().await;
+        last.pause().await;
+        self.ask(&mut last, Question::Flows).await
     }
 
     /// Finds out whether the control plane does its work.

@@ -38,10 +38,11 @@ impl Routes {
             "/readyz" => self.ready().await,
             "/metrics" => self.metrics().await,
             "/status" => self.status().await,
-            "/" => Ok(text(StatusCode::OK, "mirror-agent: /metrics /livez /readyz /status\n")),
+            "/flows" => self.flows().await,
+            "/" => Ok(text(StatusCode::OK, "mirror-agent: /metrics /livez /readyz /status /flows\n")),
             _ => Ok(text(
                 StatusCode::NOT_FOUND,
-                "there is nothing of this name: /metrics /livez /readyz /status\n",
+                "there is nothing of this name: /metrics /livez /readyz /status /flows\n",
             )),
         };
         answered.unwrap_or_else(|why| text(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}\n")))
@@ -66,6 +67,12 @@ impl Routes {
         let mut status = snapshot.status.clone();
         status.host = self.host.lock().await.read(&status.interfaces);
         let json = serde_json::to_string(&status).map_err(|error| error.to_string())?;
+        Ok(answer(StatusCode::OK, "application/json", json))
+    }
+
+    async fn flows(&self) -> Result<Answer, String> {
+        let flows = self.visitor.flows().await?;
+        let json = serde_json::to_string(&flows).map_err(|error| error.to_string())?;
         Ok(answer(StatusCode::OK, "application/json", json))
     }
 }

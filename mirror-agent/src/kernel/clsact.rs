@@ -115,8 +115,12 @@ fn is_a_hook(filter: &TcMessage, direction: Direction) -> bool {
     is_ours(filter, HANDLE, whole) || is_ours(filter, HANDLE, limited)
 }
 
-/// All filters of a direction, first to last. None where there is no qdisc to hold them.
-async fn filters(
+/// All filters of a direction, whoever's they are, first to last. None where there is no qdisc to hold them.
+///
+/// # Errors
+///
+/// What netlink says.
+pub async fn filters(
     netlink: &Handle,
     ifindex: u32,
     direction: Direction,

@@ -9,14 +9,15 @@ use aya::{
     programs::{Program as AyaProgram, ProgramError},
 };
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
-use mirror_common::settings::Settings;
+use mirror_common::{settings::Settings, watch};
 
 use super::{
     counters::Counters, doorbell::Doorbells, filtered::Filtered, hooks::Place, own_paths::OwnPaths,
     redirect::RedirectMaps,
 };
 use crate::{
-    affinity, descriptors, filter::classic::Program, select::steward::Shared, source::ring::RingReader,
+    affinity, descriptors, filter::classic::Program, flows::kernel::KernelSamples, select::steward::Shared,
+    source::ring::RingReader,
 };
 
 /// The object that build.rs had built.
@@ -38,6 +39,8 @@ pub struct Loaded {
     pub budget: Option<Shared>,
     /// In redirect mode.
     pub redirect: Option<RedirectMaps>,
+    /// In redirect mode: what shows some of the frames.
+    pub watched: Option<KernelSamples>,
     /// Where frames meet a filter: what takes another one.
     pub filtered: Option<Filtered>,
 }
@@ -85,6 +88,7 @@ pub fn load(settings: &Settings, ring_size: u32, place: Place, filter: Option<&P
         })
         .transpose()?;
     let rings = if is_redirecting { Vec::new() } else { make_rings(&mut ebpf, settings.rings, ring_size)? };
+    let watched = if is_redirecting { Some(share_watch(&mut ebpf)?) } else { None };
     let redirect = is_redirecting.then(|| RedirectMaps::new(&mut ebpf)).transpose()?;
     let own_paths = OwnPaths::new(take_map(&mut ebpf, "OWN_PATHS")?.try_into()?);
     let Map::Array(doorbells) = take_map(&mut ebpf, "DOORBELLS")? else {
@@ -94,7 +98,7 @@ pub fn load(settings: &Settings, ring_size: u32, place: Place, filter: Option<&P
     let budget = if has_budget { Some(share_budget(&mut ebpf, cpus)?) } else { None };
     let near = take_map(&mut ebpf, "NEAR_COUNTERS")?.try_into()?;
     let counters = Counters::new(near, take_map(&mut ebpf, "COUNTERS")?.try_into()?);
-    Ok(Loaded { ebpf, rings, doorbells, counters, own_paths, budget, redirect, filtered })
+    Ok(Loaded { ebpf, rings, doorbells, counters, own_paths, budget, redirect, watched, filtered })
 }
 
 pub(super) fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
@@ -108,6 +112,14 @@ fn share_budget(ebpf: &mut Ebpf, cpus: usize) -> Result<Shared> {
         bail!("the budget is not in arrays");
     };
     Shared::new(demand.fd().as_fd(), cpus, grades.fd().as_fd()).context("cannot map the budget")
+}
+
+fn share_watch(ebpf: &mut Ebpf) -> Result<KernelSamples> {
+    let Map::Array(watch) = take_map(ebpf, "WATCH")? else {
+        bail!("what is watched is not in an array");
+    };
+    let ring = make_rings(ebpf, 1, watch::RING_SIZE)?.pop().context("no ring")?;
+    KernelSamples::new(watch.fd().as_fd(), ring).context("cannot map what is watched")
 }
 
 fn make_rings(ebpf: &mut Ebpf, count: u32, size: u32) -> Result<Vec<RingReader>> {

@@ -43,6 +43,15 @@ pub fn find_quietly() -> SkbLayout {
     try_find().unwrap_or(SkbLayout::UNKNOWN)
 }
 
+/// Whether there is one.
+///
+/// # Errors
+///
+/// Why there is none.
+pub fn check() -> Result<()> {
+    try_find().map(drop)
+}
+
 fn try_find() -> Result<SkbLayout> {
     // Refused to who lacks CAP_PERFMON, and under lockdown of confidentiality.
     if !is_helper_supported(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_probe_read_kernel)

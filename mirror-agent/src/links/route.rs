@@ -9,7 +9,7 @@ use rtnetlink::{
     Handle,
     packet_route::{
         AddressFamily,
-        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
+        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType, RouteVia},
     },
 };
 
@@ -30,27 +30,7 @@ pub enum Route {
 ///
 /// What netlink says, besides that there is no route.
 pub async fn find(netlink: &Handle, address: IpAddr) -> Result<Route> {
-    let mut message = RouteMessage::default();
-    let (family, prefix, destination) = match address {
-        IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
-        IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
-    };
-    message.header.address_family = family;
-    message.header.destination_prefix_length = prefix;
-    message.attributes = vec![RouteAttribute::Destination(destination), RouteAttribute::Mark(own::MARK)];
-    let found = match netlink.route().get(message).execute().try_next().await {
-        Ok(found) => found,
-        Err(rtnetlink::Error::NetlinkError(error))
-            if matches!(
-                -error.raw_code(),
-                libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL
-            ) =>
-        {
-            return Ok(Route::None);
-        }
-        Err(error) => return Err(error).with_context(|| format!("cannot find the route to {address}")),
-    };
-    let Some(found) = found else { return Ok(Route::None) };
+    let Some(found) = ask(netlink, address, RouteFlags::empty()).await? else { return Ok(Route::None) };
     let through = found.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(ifindex) => Some(*ifindex),
         _ => None,
@@ -69,4 +49,34 @@ pub async fn find(netlink: &Handle, address: IpAddr) -> Result<Route> {
         }
         _ => Route::None,
     })
+}
+
+/// As [`find`], with the whole answer: with [`RouteFlags::FibMatch`] the route as it was set, as
+/// `ip route get fibmatch` shows it.
+///
+/// # Errors
+///
+/// As [`find`].
+pub async fn ask(netlink: &Handle, address: IpAddr, flags: RouteFlags) -> Result<Option<RouteMessage>> {
+    let mut message = RouteMessage::default();
+    let (family, prefix, destination) = match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
+    };
+    message.header.address_family = family;
+    message.header.destination_prefix_length = prefix;
+    message.header.flags = flags;
+    message.attributes = vec![RouteAttribute::Destination(destination), RouteAttribute::Mark(own::MARK)];
+    match netlink.route().get(message).execute().try_next().await {
+        Ok(found) => Ok(found),
+        Err(rtnetlink::Error::NetlinkError(error))
+            if matches!(
+                -error.raw_code(),
+                libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot find the route to {address}")),
+    }
 }

@@ -142,7 +142,7 @@ impl PacketSocket {
 }
 
 /// Binds a packet socket to an interface, 0 for all of them, and to a protocol in host order, 0 for none.
-pub(super) fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
+pub(crate) fn bind(socket: &OwnedFd, ifindex: u32, protocol: u16) -> io::Result<()> {
     // SAFETY: all fields of sockaddr_ll are integers, for which zero is a value.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;

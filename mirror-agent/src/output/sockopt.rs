@@ -13,7 +13,7 @@ pub(super) const SEND_BUFFER: i32 = 8 << 20;
 /// # Safety
 ///
 /// What the sentence above says.
-pub(super) unsafe trait Plain: Copy {}
+pub(crate) unsafe trait Plain: Copy {}
 
 // SAFETY: an integer.
 unsafe impl Plain for i32 {}
@@ -21,7 +21,7 @@ unsafe impl Plain for i32 {}
 unsafe impl Plain for libc::xdp_mmap_offsets {}
 
 /// A new socket, closed on exec.
-pub(super) fn open(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+pub(crate) fn open(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     // SAFETY: socket touches no memory.
     let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
     if fd < 0 {
@@ -32,7 +32,7 @@ pub(super) fn open(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd>
 }
 
 /// Sets an option whose value is a `T`.
-pub(super) fn set<T>(socket: &impl AsFd, level: i32, name: i32, value: &T) -> io::Result<()> {
+pub(crate) fn set<T>(socket: &impl AsFd, level: i32, name: i32, value: &T) -> io::Result<()> {
     // SAFETY: `value` is readable for its own size, which is said. What it points to, where it is a program
     // or an area of memory, the caller keeps alive as long as the kernel uses it.
     let result = unsafe {
@@ -48,7 +48,7 @@ pub(super) fn set<T>(socket: &impl AsFd, level: i32, name: i32, value: &T) -> io
 }
 
 /// Reads an option whose value is a `T`.
-pub(super) fn get<T: Plain>(socket: &impl AsFd, level: i32, name: i32) -> io::Result<T> {
+pub(crate) fn get<T: Plain>(socket: &impl AsFd, level: i32, name: i32) -> io::Result<T> {
     // SAFETY: any bytes are a value of a plain type.
     let mut value: T = unsafe { mem::zeroed() };
     let mut length = mem::size_of::<T>() as libc::socklen_t;

@@ -33,7 +33,7 @@ pub struct Reach {
     is_passive: bool,
 }
 
-type Neighbours = HashMap<(u32, IpAddr), NeighbourState>;
+pub(crate) type Neighbours = HashMap<(u32, IpAddr), NeighbourState>;
 
 impl Reach {
     /// Which of `sensors` nobody is there for, for certain.
@@ -139,7 +139,7 @@ fn is_confirmed(state: Option<&NeighbourState>, is_passive: bool) -> bool {
     }
 }
 
-async fn neighbours(links: &Links) -> Result<Neighbours> {
+pub(crate) async fn neighbours(links: &Links) -> Result<Neighbours> {
     let mut all = Neighbours::new();
     let mut messages = links.handle.neighbours().get().execute();
     while let Some(message) = messages.try_next().await? {

@@ -23,6 +23,9 @@ impl Run {
             Question::Ping(reply) => {
                 let _ = reply.send(());
             }
+            Question::Flows(reply) => {
+                let _ = reply.send(self.flows.answer());
+            }
             Question::Snapshot(reply) => {
                 let not_ready = self.not_ready(links).await;
                 let snapshot = self.snapshot(config, not_ready).map_err(|error| format!("{error:#}"));
@@ -37,6 +40,9 @@ impl Run {
             match desk.next().await {
                 Question::Ping(reply) => {
                     let _ = reply.send(());
+                }
+                Question::Flows(reply) => {
+                    let _ = reply.send(self.flows.answer());
                 }
                 Question::Snapshot(reply) => {
                     let snapshot = self.snapshot(config, vec!["stopping".into()]);

@@ -34,6 +34,7 @@ use crate::{
         outer::Version,
         tunnel::{Encap, Tunnel},
     },
+    flows::Flows,
     kernel::{
         accounts::Accounts,
         hooks::{Hooks, Place},
@@ -324,6 +325,7 @@ impl Start<'_> {
             budget,
             redirect: maps,
             filtered,
+            watched,
         } = load::load(&settings, live.ring_size, place, filter)?;
         let begin = open(Some(own_paths.clone()))?;
         let vnis = match (&redirect, self.config.tunnel()) {
@@ -369,6 +371,9 @@ impl Start<'_> {
         let origin = Origin::Live { hooks, limit: limit.clone(), redirect, interfaces };
         let (mut run, events) = self.begin(origin)?;
         run.steward = steward;
+        if let Some(watched) = watched {
+            run.flows.sample_in_kernel(watched);
+        }
         let result = result.and_then(|()| begin()).and_then(|outputs| {
             for ((index, reader), output) in rings.into_iter().enumerate().zip(outputs) {
                 run.gauges.push(reader.gauge().context("cannot map a ring once more")?);
@@ -428,6 +433,11 @@ impl Start<'_> {
 
     fn begin(&self, origin: Origin) -> Result<(Run, UnboundedSender<Event>)> {
         let (sender, events) = unbounded_channel();
+        let flows = Arc::new(Flows::default());
+        tokio::spawn({
+            let flows = Arc::clone(&flows);
+            async move { flows.tend().await }
+        });
         let run = Run {
             origin,
             threads: Vec::new(),
@@ -441,6 +451,7 @@ impl Start<'_> {
             began: SystemTime::now(),
             reloads: Reloads::default(),
             steward: None,
+            flows,
         };
         Ok((run, sender))
     }
@@ -463,6 +474,7 @@ impl Run {
             source,
             output,
             stage: Stage::new(config.snaplen as usize),
+            sampler: self.flows.sampler(),
             counters: Arc::clone(&counters),
             timings: Arc::clone(&timings),
             stop: Arc::clone(&self.stop),

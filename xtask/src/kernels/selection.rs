@@ -63,6 +63,16 @@ pub const SELECTED: &[Selection] = &[
         ],
     },
     Selection {
+        binary: "doctor_host",
+        left_out: &[
+            ("settings_of", NO_KERNEL),
+            ("interfaces_and", NO_KERNEL),
+            ("a_burst", LOAD),
+            ("processors_and", NO_KERNEL),
+            ("command_line", NO_KERNEL),
+        ],
+    },
+    Selection {
         binary: "offloads",
         left_out: &[("received_segments_that_were_merged", "a veth merges segments since 5.13 only")],
     },

@@ -68,6 +68,57 @@ pub fn has_program(ifindex: u32, direction: Direction, id: u32) -> io::Result<bo
     Ok(ids.contains(&id))
 }
 
+/// A program on a TCX hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct On {
+    /// Its number.
+    pub program: u32,
+    /// The number of the link that holds it there; 0 where there is none.
+    pub link: u32,
+}
+
+/// The programs on an interface's hook, in the order in which they run.
+///
+/// # Errors
+///
+/// As for [`programs_on`].
+pub fn on(ifindex: u32, direction: Direction) -> io::Result<Vec<On>> {
+    /// [`Query`] and what follows it.
+    #[repr(C)]
+    struct Long {
+        query: Query,
+        prog_attach_flags: u64,
+        link_ids: u64,
+        link_attach_flags: u64,
+        revision: u64,
+    }
+    /// As many as a hook takes (`BPF_MPROG_MAX`).
+    const MANY: usize = 64;
+    let (mut programs, mut links) = ([0_u32; MANY], [0_u32; MANY]);
+    let mut query = Long {
+        query: Query {
+            target_ifindex: ifindex,
+            attach_type: BPF_TCX_INGRESS + direction as u32,
+            query_flags: 0,
+            attach_flags: 0,
+            prog_ids: (&raw mut programs).expose_provenance() as u64,
+            count: MANY as u32,
+            padding: 0,
+        },
+        prog_attach_flags: 0,
+        link_ids: (&raw mut links).expose_provenance() as u64,
+        link_attach_flags: 0,
+        revision: 0,
+    };
+    // SAFETY: `query` is readable and writable for the size that is said, and both lists take `count` numbers.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<Long>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let all = programs.into_iter().zip(links).take(query.query.count as usize);
+    Ok(all.map(|(program, link)| On { program, link }).collect())
+}
+
 /// Asks for the number of programs on a hook of an interface.
 fn query(target_ifindex: u32, attach_type: u32) -> io::Result<u32> {
     let mut query = Query {
