@@ -202,7 +202,11 @@ async fn look(agent: &Agent) -> Result<Moment, String> {
     let status = serde_json::from_slice(&status).map_err(|error| format!("{agent} says: {error}"))?;
     let flows = match agent.get_async("/flows").await {
         Ok(flows) => serde_json::from_slice(&flows).map_err(|error| error.to_string()),
-        Err(error) => Err(format!("{error:#}")),
+        Err(error) => {
+            // Where the agent has ended in between, what was seen before stays, flows and all.
+            agent.get_async("/livez").await.map_err(|error| format!("{error:#}"))?;
+            Err(format!("{error:#}"))
+        }
     };
     Ok(Moment { status, flows, at: Instant::now() })
 }

@@ -367,7 +367,8 @@ fn a_packet_filter_drops_what_is_sent() {
     assert!(lab.router.run("nft list ruleset").contains("udp dport 4789 accept"));
     paste(&lab.router, &undo);
     assert!(!lab.router.run("nft list ruleset").contains("accept comment"));
-    drops(&look());
+    let again = examine(&lab.router, &format!("{LAB} --only sensor-answers"));
+    again.expect("sensor-answers", &["a packet filter drops it", "inet wall out"], "fail");
 }
 
 #[test]
@@ -410,9 +411,9 @@ fn a_program_on_the_outgoing_interface() {
     let found = look();
     let (fix, _) = found.expect("probe", &["ring to", "dropped on eth1's egress hook", "foreign"], "fail");
     for side in ["ingress", "egress"] {
-        found.expect("probe", &[&format!("eth0 {side}, redirect"), "stops", "foreign"], "fail");
         found.expect("probe", &[&format!("eth0 {side}, ring")], "ok");
     }
+    found.expect("probe", &["redirect mode was not tried"], "note");
     paste(&lab.router, &fix);
     assert!(dropper.is_gone(&lab));
     assert_probe_is_ok(&look());
@@ -423,8 +424,9 @@ fn a_sensor_on_this_host_that_does_not_read() {
     let _turn = lock::shared();
     let host = Host::new("sensor");
     let reader = Reader::start(&host, "slow-sensor", "");
-    let look = || examine(&host, "--iface lo --dest 127.0.0.1 --only sensor-queue,probe");
-    let sound = look();
+    let look = || examine(&host, "--iface lo --dest 127.0.0.1 --only sensor-queue");
+    let probe = || examine(&host, "--iface lo --dest 127.0.0.1 --only sensor-queue,probe");
+    let sound = probe();
     sound.expect("sensor-queue", &["slow-sensor (pid", "0 datagrams were lost"], "ok");
     sound.expect("probe", &["ring to", "arrived at slow-sensor"], "ok");
     reader.stop();
@@ -445,13 +447,13 @@ fn a_sensor_on_this_host_that_does_not_read() {
     send_here(&host, 4000);
     let [.., lost] = queue(&host);
     assert!(lost > 0);
-    let found = look();
+    let found = probe();
     found.expect("sensor-queue", &["slow-sensor", &format!("{lost} datagrams were lost")], "fail");
     let (fix, _) =
         found.expect("probe", &["ring to", "stops: not in the sensor's socket", "is full"], "fail");
     paste(&host, &fix);
     wait_until("it is read", || queue(&host)[0] == 0);
-    look().expect("probe", &["ring to", "arrived at slow-sensor"], "ok");
+    probe().expect("probe", &["ring to", "arrived at slow-sensor"], "ok");
 }
 
 #[test]

@@ -314,7 +314,7 @@ fn hostile_clients_change_nothing() {
             [b"GET /metrics HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 1 << 20], b"\r\n\r\n".to_vec()].concat();
         let many = [b"GET / HTTP/1.1\r\n".to_vec(), b"A: b\r\n".repeat(1000), b"\r\n".to_vec()].concat();
         let post = b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\nx".to_vec();
-        let binary: Vec<u8> = (0..100_000_u32).map(|number| (number * 7919 >> 3) as u8).collect();
+        let binary: Vec<u8> = (0..100_000_u32).map(|number| ((number * 7919) >> 3) as u8).collect();
         [large, many, post, binary, b"GET ".to_vec(), b"\r\n\r\n\r\n".to_vec()].map(|request| {
             let mut stream = connect();
             stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();

@@ -227,8 +227,11 @@ fn mixed(index: u64) -> usize {
     64 + (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % 1_451
 }
 
-/// Compares with each kind of frames, by name.
-fn compare_all(kinds: &[(&str, fn(u64) -> usize)], is_steered: bool, goal: f64) {
+/// What frames are called, and how long each is.
+type Frames = (&'static str, fn(u64) -> usize);
+
+/// Compares with each kind of frames.
+fn compare_all(kinds: &[Frames], is_steered: bool, goal: f64) {
     let _turn = lock::alone();
     println!("{:>8}  {:<10} {:>5}  frames, bytes on the wire, at the sensor", "frames", "program", "round");
     let ratios: Vec<_> = kinds.iter().map(|(name, len)| (*name, compare(name, len, is_steered))).collect();

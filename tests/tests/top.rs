@@ -104,6 +104,15 @@ impl Load {
         Generator::new("eth0").rate(RATE as u64).cycle(&self.lab.client, frames)
     }
 
+    /// Waits until the agent says that it is ready: the sensor has answered.
+    fn wait_until_ready(&self) {
+        let ask = format!(
+            "until curl -sf --unix-socket {} http://agent/readyz; do sleep 0.1; done",
+            self.scratch.path("agent.sock").display()
+        );
+        command::run(Command::new("timeout").args(["20", "sh", "-c", &ask]));
+    }
+
     fn end(self) {
         let _ = self.sensor.finish();
     }
@@ -124,7 +133,8 @@ fn top_shows_what_is_sent_and_lost() {
     let settings = tmux.settings(&load.scratch.path("before"));
     tmux.line(&load.top());
     // Two looks, and flows.
-    let shown = |screen: &str| screen.contains("ready") && screen.contains("10.77.0.1");
+    let is_ready = |screen: &str| screen.lines().any(|line| line.ends_with(" ready"));
+    let shown = |screen: &str| is_ready(screen) && screen.contains("10.77.0.1");
     tmux.wait_for("flow", shown);
     assert!(tmux.is_alternate());
     sleep(LOOKS);
@@ -268,6 +278,9 @@ fn once_prints_a_table_and_errors_are_one_line() {
     let load = Load::new();
     let agent = load.agent();
     let running = load.running();
+    load.wait_until_ready();
+    // The totals are to be those of more than a second.
+    sleep(Duration::from_secs(1));
     let run = |arguments: &str| {
         let mut command = Command::new(binary());
         command.arg("top").args(arguments.split_whitespace()).stdin(Stdio::null());

@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    agent, command, kernels, kubernetes, packages, privilege, project, prometheus, rustc::Rustc, static_agent, suricata,
+    agent, command, kernels, kubernetes, packages, privilege, project, prometheus, rustc::Rustc,
+    static_agent, suricata,
 };
 
 /// Builds the agent and runs every test, with `args` for the test binaries.

@@ -1,6 +1,11 @@
 //! Attaches the XDP program to an interface: in the driver where that runs it, else in front of the stack. Never in
 //! the place of somebody else's, of which an interface has one.
 
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     Ebpf,
@@ -204,12 +209,14 @@ async fn look(netlink: &Handle, link: &Link) -> Result<Found> {
     Ok(found)
 }
 
-/// A program for people: its name, if it has one, and its number.
+/// A program for people: its name, if it has one and this may be asked for, and its number. To list programs takes
+/// CAP_SYS_ADMIN, which is given up after the start: the answer stays the same, so that nothing is told twice.
 fn name_of(id: u32) -> String {
-    let name = loaded_programs()
-        .filter_map(Result::ok)
-        .find(|program| program.id() == id)
-        .and_then(|program| program.name_as_str().map(str::to_owned))
-        .unwrap_or_default();
+    static KNOWN: Mutex<BTreeMap<u32, String>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = known.entry(id).or_insert_with(|| {
+        let found = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id);
+        found.and_then(|program| program.name_as_str().map(str::to_owned)).unwrap_or_default()
+    });
     if name.is_empty() { format!("number {id}") } else { format!("{name} (number {id})") }
 }

@@ -69,6 +69,7 @@ pub const SELECTED: &[Selection] = &[
             ("interfaces_and", NO_KERNEL),
             ("a_burst", LOAD),
             ("processors_and", NO_KERNEL),
+            ("programs_of", "pastes commands into busybox's shell, which has a tc of its own"),
             ("command_line", NO_KERNEL),
         ],
     },

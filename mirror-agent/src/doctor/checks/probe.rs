@@ -80,11 +80,21 @@ fn look(host: &Host) -> Result<Vec<Finding>> {
         let made = delivery::made(&frame);
         (frame, made)
     });
+    let mut any_left = false;
     for sensor in &sensors {
-        all.push(delivery::deliver(host, *sensor, &frame, &caught, own_paths.as_ref())?);
+        let delivery = delivery::deliver(host, *sensor, &frame, &caught, own_paths.as_ref())?;
+        any_left |= delivery.has_left;
+        all.push(delivery.finding);
     }
-    if !free.is_empty() && !sensors.is_empty() {
+    if free.is_empty() || sensors.is_empty() {
+        return Ok(all);
+    }
+    if any_left {
         all.extend(redirected(host, &free, sensors.len())?);
+    } else {
+        // It would wait for its own datagrams to leave, for seconds, and for nothing else.
+        let found = "redirect mode was not tried, since nothing leaves for a sensor";
+        all.push(Finding::note(found, "it takes the same way").about("redirect"));
     }
     Ok(all)
 }

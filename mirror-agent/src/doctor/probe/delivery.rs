@@ -56,6 +56,15 @@ pub fn made(frame: &ProbeFrame) -> Caught {
     Caught { header, bytes: frame.bytes().to_vec() }
 }
 
+/// How it went.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// What is said of it.
+    pub finding: Finding,
+    /// Whether the datagram left this host, or went on its way within it.
+    pub has_left: bool,
+}
+
 /// Sends what came through the ring to a sensor, and follows it. `own_paths` is for the hooks, where there are any.
 ///
 /// # Errors
@@ -67,6 +76,19 @@ pub fn deliver(
     frame: &ProbeFrame,
     caught: &Caught,
     own_paths: Option<&OwnPaths>,
+) -> Result<Delivery> {
+    let mut has_left = false;
+    let finding = follow(host, sensor, frame, caught, own_paths, &mut has_left)?;
+    Ok(Delivery { finding, has_left })
+}
+
+fn follow(
+    host: &Host,
+    sensor: SocketAddr,
+    frame: &ProbeFrame,
+    caught: &Caught,
+    own_paths: Option<&OwnPaths>,
+    has_left: &mut bool,
 ) -> Result<Finding> {
     let mut trail = Trail::new(format!("ring to {sensor}"));
     const SAY: &str = "nothing of what is mirrored leaves this host";
@@ -95,6 +117,7 @@ pub fn deliver(
     let Some(left) = wait_for_datagrams(&watch, 1, LEAVE_TIME)?.pop() else {
         return Ok(trail.stopped_by("on the wire", explain_unseen(host, sensor)?));
     };
+    *has_left = true;
     trail.pass(format!("left through {}", name(host, left.ifindex)));
     if matches!(way, Way::Local) {
         return arrive(&trail, sensor, &before);
