@@ -31,13 +31,15 @@ pub fn test(args: &[OsString]) -> Result<()> {
         ("tests of VXLAN with GENEVE", with_geneve(args)?),
     ];
     packages::ensure()?;
-    suricata::try_ensure();
-    prometheus::try_ensure();
-    // It waits for a network, while the compiler does not.
-    let manifests = thread::spawn(kubernetes::try_ensure);
+    // They wait for a network, which the compiler does not.
+    let downloads = thread::spawn(|| {
+        suricata::try_ensure();
+        prometheus::try_ensure();
+        kubernetes::try_ensure();
+    });
     agent::build()?;
-    // Whatever became of it, it has said.
-    let _ = manifests.join();
+    // Whatever became of them, they have said.
+    let _ = downloads.join();
     if let Some(program) = static_agent::build_for_tests()? {
         for (_, command) in &mut parts {
             command.env("MIRROR_STATIC_AGENT", &program);

@@ -63,7 +63,7 @@ fn next(socket: &Socket) -> io::Result<Option<Refusal>> {
     // SAFETY: all-zero is a valid msghdr: null pointers and zero lengths.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
     message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = mem::size_of_val(&control);
+    message.msg_controllen = mem::size_of_val(&control) as _;
     // SAFETY: the pointers in `message` are to locals that outlive the call, with their lengths.
     let received = unsafe {
         libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT)

@@ -86,7 +86,7 @@ fn ask(name: &str, data: *mut libc::c_char) -> io::Result<()> {
     request.ifr_ifru.ifru_data = data;
     // SAFETY: SIOCETHTOOL reads an ifreq, and reads and writes what its data points to, of the size that the command
     // stands for: the callers' own structs.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
