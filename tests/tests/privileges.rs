@@ -328,8 +328,77 @@ fn goes_on(lab: &Lab, scratch: &Scratch, way: &str) {
 #[test]
 fn what_happens_later_is_followed_with_what_was_kept() {
     let _turn = lock::shared();
-    for way in ["--attach auto", "--attach clsact", "--mode redirect"] {
-        goes_on(&Lab::new(), &Scratch::new(), way);
+    goes_on(&Lab::new(), &Scratch::new(), "--attach auto");
+}
+
+#[test]
+fn what_happens_later_is_followed_by_filters_with_what_was_kept() {
+    let _turn = lock::shared();
+    goes_on(&Lab::new(), &Scratch::new(), "--attach clsact");
+}
+
+#[test]
+fn what_happens_later_is_followed_in_redirect_mode_with_what_was_kept() {
+    let _turn = lock::shared();
+    goes_on(&Lab::new(), &Scratch::new(), "--mode redirect");
+}
+
+#[test]
+fn udp_sockets_keep_connections_over_ipv6_and_hear_who_refuses() {
+    let _turn = lock::shared();
+    let lab = Lab::with_ipv6();
+    let run = "--iface eth0 --dest [fd20::2] --cpu 0,1 --report json";
+    let agent = start(&lab, As::Root, &THREE, run);
+    // Nobody listens: that costs no frame.
+    Generator::new("eth0").rate(5_000).send(&lab.client, 0..FRAMES);
+    let report = agent.stop_and_report();
+    assert!(
+        report.send_errors.get("ECONNREFUSED").is_some_and(|count| *count > 0),
+        "{:?}",
+        report.send_errors
+    );
+    assert_eq!(report.frames.send_failed, 0, "{:?}", report.frames);
+
+    // The check is also that each connection has one port, and its order.
+    let check = Check::new(0..8 * FRAMES).from("fd20::1");
+    let sensor = Sensor::start(&lab.sensor, check, |check, datagram| {
+        // Discovery on the client's link is mirrored too.
+        if datagram.frame[6..10] != [2, 0, 0, 0] {
+            check.look(datagram);
+        }
+    });
+    let agent = start(&lab, As::Root, &THREE, run);
+    Generator::new("eth0").rate(20_000).send(&lab.client, 0..8 * FRAMES);
+    let report = agent.stop_and_report();
+    let (check, totals) = sensor.finish();
+    check.assert_complete();
+    assert_eq!(totals.datagrams, report.datagrams_sent);
+    println!("{} ports for {} flows", check.ports(), check.flows());
+    assert!((32..=128).contains(&check.ports()), "{} ports", check.ports());
+}
+
+#[test]
+fn udp_sockets_do_with_what_does_not_fit_as_a_raw_socket_does() {
+    let _turn = lock::shared();
+    let lab = Lab::new();
+    lab.router.mtu(UPLINK, 1000);
+    for oversize in ["fragment", "truncate", "drop"] {
+        let play = |capabilities: &[&str]| {
+            let sensor =
+                Sensor::start(&lab.sensor, 0_u64, |bytes, datagram| *bytes += datagram.frame.len() as u64);
+            let arguments = format!("{RUN} --transmit udp --oversize {oversize}");
+            let agent = start(&lab, As::Root, capabilities, &arguments);
+            Generator::new("eth0").rate(10_000).send(&lab.client, 0..FRAMES);
+            let report = agent.stop_and_report();
+            let (bytes, totals) = sensor.finish();
+            assert_eq!(report.frames.seen, FRAMES);
+            let frames =
+                (report.frames.sent, report.frames.too_big, report.frames.send_failed, report.truncated);
+            (frames, report.datagrams_sent, report.bytes_sent, totals.datagrams, bytes)
+        };
+        let (raw, udp) = (play(&[&THREE[..], &["net_raw"]].concat()), play(&THREE));
+        println!("{oversize}: {udp:?}");
+        assert_eq!(udp, raw, "{oversize}");
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use crate::privileges;
+use crate::privileges::{self, Capability};
 
 /// Something to do.
 type Job = Box<dyn FnOnce() + Send>;
@@ -45,11 +45,14 @@ impl Openings {
         serve(&STARTED, "mirror-open", privileges::keep_to_open).map(Self)
     }
 
-    /// Has it opened, and waits for it.
+    /// Has it opened, and waits for it. Who has the capability needs no help.
     pub(super) fn open<T: Send + 'static>(
         &self,
         open: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
+        if privileges::has(Capability::CAP_NET_RAW) {
+            return open();
+        }
         let (answer, answers) = sync_channel(1);
         // Who asks waits.
         let job = move || drop(answer.send(open()));

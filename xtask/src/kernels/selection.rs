@@ -60,6 +60,9 @@ pub const SELECTED: &[Selection] = &[
             ("replay_and", TSHARK),
             ("captures_of_others", NO_KERNEL),
             ("capture_is_written", TSHARK),
+            ("udp_sockets", NO_KERNEL),
+            ("followed_by_filters", "the oldest has no other hooks"),
+            ("followed_in_redirect_mode", COVERED_HERE),
         ],
     },
     Selection {
