@@ -212,5 +212,5 @@ fn the_compose_file_is_what_compose_understands_and_the_agent_takes() {
     let words = service["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap());
     let words = words.map(|word| word.replace("${IFACE:-eth0}", "eth0"));
     // Reads all of it, and attaches nothing.
-    command::run(Command::new(agent::binary()).args(words).arg("--dump-filter"));
+    command::run(Command::new(agent::binary()).args(words).args(["--dump-filter", "ip"]));
 }
