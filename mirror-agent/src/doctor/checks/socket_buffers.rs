@@ -4,7 +4,14 @@ use std::io;
 
 use anyhow::Result;
 
-use crate::doctor::{capability, check::Check, finding::Finding, host::Host, sysctl};
+use crate::doctor::{
+    buffers::{RMEM_DEFAULT, RMEM_MAX, WMEM_MAX},
+    capability,
+    check::Check,
+    finding::Finding,
+    host::Host,
+    sysctl,
+};
 
 /// See the module.
 pub const CHECK: Check = Check {
@@ -13,14 +20,6 @@ pub const CHECK: Check = Check {
     look,
     counters: None,
 };
-
-/// A sensor that asks for much, such as 16 MiB, is to get it.
-const RMEM_MAX: u64 = 16 << 20;
-/// For a sensor that asks for nothing. The kernel counts 2,304 bytes and more for a datagram of 1,500: its usual 212,992
-/// are 92 of them, which is what 1 Gbit/s brings in a millisecond.
-const RMEM_DEFAULT: u64 = 4 << 20;
-/// What the agent asks for: `SEND_BUFFER` of output/sockopt.rs.
-const WMEM_MAX: u64 = 8 << 20;
 
 const RECEIVE: &str = "datagrams that come while the sensor is busy wait in its socket; where they find no room they are lost, \
                        as RcvbufErrors, after the agent has counted them as sent";
