@@ -1,6 +1,8 @@
 //! What netlink tells of an interface beyond [`crate::links::Link`].
 
-use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkMessage, LinkXdp, Stats64};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkMessage, Stats64};
+
+use crate::kernel::xdp;
 
 /// One interface.
 #[derive(Clone, Debug, Default)]
@@ -53,15 +55,7 @@ impl Facts {
                 LinkAttribute::GroMaxSize(bytes) => facts.super_frames.gro = *bytes,
                 LinkAttribute::GsoIpv4MaxSize(bytes) => facts.super_frames.gso_ipv4 = *bytes,
                 LinkAttribute::GroIpv4MaxSize(bytes) => facts.super_frames.gro_ipv4 = *bytes,
-                LinkAttribute::Xdp(all) => {
-                    facts.xdp = all.iter().find_map(|fact| match fact {
-                        LinkXdp::ProgId(id)
-                        | LinkXdp::DrvProgId(id)
-                        | LinkXdp::SkbProgId(id)
-                        | LinkXdp::HwProgId(id) => (*id != 0).then_some(*id),
-                        _ => None,
-                    });
-                }
+                LinkAttribute::Xdp(all) => facts.xdp = xdp::occupant(all),
                 _ => {}
             }
         }

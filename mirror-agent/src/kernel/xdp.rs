@@ -193,20 +193,22 @@ async fn look(netlink: &Handle, link: &Link) -> Result<Found> {
                     found.kind = kind;
                 }
             }
-            LinkAttribute::Xdp(facts) => {
-                // One of a place of its own where there are several.
-                found.occupant = facts.iter().find_map(|fact| match fact {
-                    LinkXdp::ProgId(id)
-                    | LinkXdp::DrvProgId(id)
-                    | LinkXdp::SkbProgId(id)
-                    | LinkXdp::HwProgId(id) => (*id != 0).then_some(*id),
-                    _ => None,
-                });
-            }
+            LinkAttribute::Xdp(facts) => found.occupant = occupant(facts),
             _ => {}
         }
     }
     Ok(found)
+}
+
+/// The number of the program that an interface has, by what netlink tells of it: one of a place of its own where there are
+/// several.
+pub(crate) fn occupant(facts: &[LinkXdp]) -> Option<u32> {
+    facts.iter().find_map(|fact| match fact {
+        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => {
+            (*id != 0).then_some(*id)
+        }
+        _ => None,
+    })
 }
 
 /// A program for people: its name, if it has one and this may be asked for, and its number. To list programs takes

@@ -52,8 +52,6 @@ pub fn programs_on(ifindex: u32, direction: Direction) -> io::Result<u32> {
 ///
 /// As for [`programs_on`].
 pub fn has_program(ifindex: u32, direction: Direction, id: u32) -> io::Result<bool> {
-    /// More than a hook takes (`BPF_MPROG_MAX`).
-    const MANY: usize = 64;
     let mut ids = [0_u32; MANY];
     let mut query = Query {
         target_ifindex: ifindex,
@@ -67,6 +65,9 @@ pub fn has_program(ifindex: u32, direction: Direction, id: u32) -> io::Result<bo
     ask(&mut query)?;
     Ok(ids.contains(&id))
 }
+
+/// Programs that a hook takes (`BPF_MPROG_MAX` of kernel/bpf/mprog.c).
+const MANY: usize = 64;
 
 /// A program on a TCX hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +93,6 @@ pub fn on(ifindex: u32, direction: Direction) -> io::Result<Vec<On>> {
         link_attach_flags: u64,
         revision: u64,
     }
-    /// As many as a hook takes (`BPF_MPROG_MAX`).
-    const MANY: usize = 64;
     let (mut programs, mut links) = ([0_u32; MANY], [0_u32; MANY]);
     let mut query = Long {
         query: Query {
